@@ -1,0 +1,2 @@
+//! The command line, nothing else: see `cli`.
+fn main() {}
