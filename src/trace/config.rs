@@ -145,7 +145,7 @@ impl MachineConfig {
                 limits::RAM_BYTES_MAX
             ));
         }
-        if self.ram_bytes % super::PAGE_BYTES as u64 != 0 {
+        if !self.ram_bytes.is_multiple_of(super::PAGE_BYTES as u64) {
             return Some(format!(
                 "RAM of {} bytes, which is no whole number of pages",
                 self.ram_bytes

@@ -312,12 +312,19 @@ impl Recording {
             .filter(|place| place.header.kind == Some(FrameKind::Ram))
         {
             let payload = self.payload(place)?;
+            let before = left;
             let mut bounded = |number: u64, content: &[u8; PAGE_BYTES]| {
                 let fits = left > 0;
                 left = left.saturating_sub(1);
                 fits && put(number, content)
             };
             ram::decode(&payload, &mut bounded).map_err(|what| self.damaged(place, what))?;
+            let (pages, expected) = (before - left, u64::from(place.header.items));
+            if pages != expected {
+                let what =
+                    format!("the frame has {pages} pages, not {expected} as its header says");
+                return Err(self.damaged(place, what));
+            }
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ use super::{PAGE_BYTES, batch, limits, ram};
 /// For RAM: hundreds of megabytes before the guest's first instruction. Kernel images are compressed already.
 const RAM_LEVEL: i32 = 3;
 /// For events: little data, kept for long.
-const EVENT_LEVEL: i32 = 9;
+const EVENT_LEVEL: i32 = 6;
 
 /// Where the bytes go. Apart from files there are the failing ones of the tests.
 pub(super) trait Sink: Send {
