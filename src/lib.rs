@@ -3,3 +3,4 @@
 pub mod cpu;
 pub mod memory;
 pub mod tick;
+pub mod trace;
