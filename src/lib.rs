@@ -1,4 +1,5 @@
 //! retrovisor: records the run of a whole x86-64 machine and lets GDB travel through it. See ARCHITECTURE.md.
 
+pub mod demo;
 pub mod machine;
 pub mod tick;
