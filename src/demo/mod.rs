@@ -3,6 +3,7 @@
 
 pub mod debian;
 pub mod initramfs;
+pub mod own_kernel;
 
 pub use debian::{DebianKernel, debian_kernel};
 pub use initramfs::initramfs;
