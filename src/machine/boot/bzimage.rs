@@ -1,13 +1,15 @@
-//! bzImage: the Linux boot protocol from its 64-bit entry (Documentation/arch/x86/boot.rst, "64-bit boot protocol").
+//! bzImage: the Linux boot protocol (Documentation/arch/x86/boot.rst) from its 64-bit and its 16-bit entry.
 //!
-//! Protocol 2.12 (Linux 3.8) or newer is needed for the 64-bit entry.
+//! The 64-bit entry needs protocol 2.12 (Linux 3.8), the 16-bit entry 2.02. The 16-bit entry runs the kernel's own
+//! setup code over the BIOS of bios.rs; that BIOS has no screen, no disk and no keyboard, so that `vga=ask` and the
+//! kernel's EDD probe find nothing. The ACPI tables are found by the kernel's own scan of 0xe0000..0x100000.
 
 use linux_loader::loader::bootparam::setup_header;
 use vm_memory::ByteValued;
 
-use super::linux::{HDRS_MAGIC, Handover, hand_over};
+use super::linux::{HDRS_MAGIC, Handover, LOADER_UNDEFINED, hand_over, put_cmdline};
 use super::plan::Plan;
-use super::{BootError, Image, MemoryMap, Protocol, Request, no_entry};
+use super::{BootError, Entry, Image, MemoryMap, Protocol, Request, bios, no_entry, place};
 
 /// Offset of the setup header in the file.
 const HEADER: usize = 0x1f1;
@@ -15,6 +17,10 @@ const HEADER: usize = 0x1f1;
 const XLF_KERNEL_64: u16 = 1 << 0;
 /// `loadflags`: the protected-mode part is loaded at 1 MiB.
 const LOADED_HIGH: u8 = 1 << 0;
+/// `loadflags`: `heap_end_ptr` is valid.
+const CAN_USE_HEAP: u8 = 1 << 7;
+/// End of the real-mode code's segment, stack and heap included; the heap ends 512 bytes below, as the protocol says.
+const REAL_MODE_END: u64 = 0xfff0;
 /// The 64-bit entry, from the load address.
 const ENTRY64: u64 = 0x200;
 /// Command line limit of kernels before protocol 2.06.
@@ -191,6 +197,78 @@ pub(super) fn load64(request: &Request<'_>) -> Result<Image, BootError> {
         pages: plan.into_pages(),
         entry,
         protocol: Protocol::Linux64,
+        description,
+    })
+}
+
+/// Lays out a bzImage for its 16-bit entry: setup code, its heap and stack in one segment, the BIOS beneath.
+pub(super) fn load16(request: &Request<'_>) -> Result<Image, BootError> {
+    let image = BzImage::parse(request.kernel)?;
+    let header = &image.header;
+    if header.version < 0x0202 {
+        return Err(no_entry(
+            Protocol::Linux16,
+            "it is older than boot protocol 2.02",
+        ));
+    }
+    let heap_end = REAL_MODE_END - 0x200;
+    if image.setup.len() as u64 > heap_end - 0x1000 {
+        return Err(BootError::Damaged(format!(
+            "its setup code of {} bytes leaves no stack",
+            image.setup.len()
+        )));
+    }
+    let map = MemoryMap::new(request.layout.ram_bytes);
+    let mut plan = Plan::new(&map);
+    // The setup code is told where the rest is, and moves it where it wants it.
+    const LOAD_ADDRESS: u64 = 1 << 20;
+    plan.put("the kernel", LOAD_ADDRESS, image.kernel, 0)?;
+    let entry = bios::put(&mut plan, &map)?;
+    let cmdline = put_cmdline(&mut plan, request.cmdline, header.cmdline_size as usize)?;
+    // Keeps the initrd away from where the kernel unpacks itself.
+    let unpacked = header.pref_address.saturating_add(image.init_size());
+    let initrd = match request.initrd {
+        Some(initrd) => {
+            let start =
+                plan.put_high("the initrd", initrd, u64::from(header.initrd_addr_max) + 1)?;
+            if header.version >= 0x020a && start < unpacked {
+                return Err(BootError::InitrdTooBig {
+                    size: initrd.len() as u64,
+                    limit: map.low_end,
+                });
+            }
+            (start as u32, initrd.len() as u32)
+        }
+        None => (0, 0),
+    };
+
+    let mut given = *header;
+    given.type_of_loader = LOADER_UNDEFINED;
+    given.loadflags |= CAN_USE_HEAP;
+    given.heap_end_ptr = (heap_end - 0x200) as u16;
+    given.code32_start = LOAD_ADDRESS as u32;
+    given.cmd_line_ptr = cmdline as u32;
+    (given.ramdisk_image, given.ramdisk_size) = initrd;
+    let mut setup = image.setup.to_vec();
+    // Only what the kernel has of the header: behind it is code.
+    let len = (usize::from(setup[0x201]) + 0x202 - HEADER).min(size_of::<setup_header>());
+    setup[HEADER..HEADER + len].copy_from_slice(&given.as_slice()[..len]);
+    plan.put("the setup code", place::REAL_MODE, &setup, REAL_MODE_END)?;
+
+    let segment = (place::REAL_MODE >> 4) as u16;
+    let (cs, ip) = entry;
+    let entry = Entry::Real16 {
+        cs,
+        ip,
+        ds: segment,
+        ss: segment,
+        sp: heap_end as u16,
+    };
+    let description = image.describe(Protocol::Linux16);
+    Ok(Image {
+        pages: plan.into_pages(),
+        entry,
+        protocol: Protocol::Linux16,
         description,
     })
 }

@@ -129,6 +129,18 @@ impl<'a> ElfImage<'a> {
         Ok(())
     }
 
+    /// The entry's physical address: it may be given as the kernel sees it, or as a physical address already.
+    pub fn physical_entry(&self) -> Option<u64> {
+        let segment = self
+            .segments
+            .iter()
+            .find(|s| self.entry >= s.linear && self.entry - s.linear < s.len);
+        match segment {
+            Some(segment) => segment.physical.checked_add(self.entry - segment.linear),
+            None => self.holds(self.entry).then_some(self.entry),
+        }
+    }
+
     /// Whether `address` lies in a segment as it is in physical memory.
     fn holds(&self, address: u64) -> bool {
         self.segments

@@ -8,10 +8,12 @@
 //! Deliberately not: the 32-bit Linux entry and the EFI handover (the 64-bit entry does what they do), EFI
 //! applications, Multiboot 2, a firmware that boots from a disk.
 
+mod bios;
 mod bzimage;
 mod elf;
 mod linux;
 mod memory_map;
+mod multiboot;
 mod plan;
 
 use thiserror::Error;
@@ -221,11 +223,17 @@ pub fn load(
     if bzimage::is_bzimage(kernel) {
         return match layout.protocol {
             None | Some(Protocol::Linux64) => bzimage::load64(&request),
+            Some(Protocol::Linux16) => bzimage::load16(&request),
             Some(protocol) => Err(no_entry(
                 protocol,
                 "it is a bzImage; its unpacked vmlinux may have such an entry",
             )),
         };
+    }
+    if let Some(header) = multiboot::find_header(kernel)
+        && matches!(layout.protocol, None | Some(Protocol::Multiboot))
+    {
+        return multiboot::load(&request, &header);
     }
     if layout.protocol == Some(Protocol::Multiboot) {
         return Err(no_entry(

@@ -93,6 +93,17 @@ impl Plan {
         }
     }
 
+    /// Puts a module at the first page boundary behind everything that is there, and says where it is.
+    pub fn put_behind(&mut self, what: &str, bytes: &[u8]) -> Result<u64, BootError> {
+        let end = self
+            .pieces
+            .last_key_value()
+            .map_or(0, |(_, piece)| piece.end);
+        let start = end.max(0x10_0000).next_multiple_of(0x1000);
+        self.put(what, start, bytes, bytes.len() as u64)?;
+        Ok(start)
+    }
+
     /// The pieces that have bytes, ascending.
     pub fn into_pages(self) -> Vec<(u64, Vec<u8>)> {
         self.pieces
