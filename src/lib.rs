@@ -2,5 +2,7 @@
 
 pub mod cpu;
 pub mod memory;
+pub mod demo;
+pub mod machine;
 pub mod tick;
 pub mod trace;
