@@ -20,7 +20,10 @@ pub struct Lcg(pub u64);
 
 impl Lcg {
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         self.0 >> 29
     }
     pub fn below(&mut self, end: u64) -> u64 {
@@ -38,7 +41,13 @@ struct Trial<D> {
 const STEPS: usize = 30_000;
 
 /// One random access: what was read, and what it did.
-fn poke<D: Device>(device: &mut D, trial: &Trial<D>, random: &mut Lcg, now_ns: &mut u64, out: &mut Effects) -> u64 {
+fn poke<D: Device>(
+    device: &mut D,
+    trial: &Trial<D>,
+    random: &mut Lcg,
+    now_ns: &mut u64,
+    out: &mut Effects,
+) -> u64 {
     *now_ns += match random.below(20) {
         0 => random.below(3 * NS_PER_S),
         1..4 => random.below(1_000_000),
@@ -54,7 +63,13 @@ fn poke<D: Device>(device: &mut D, trial: &Trial<D>, random: &mut Lcg, now_ns: &
         1 | 2 => device.read(*now_ns, reg, size, out),
         _ => {
             let value = random.next() as u32;
-            device.write(*now_ns, reg, size, value & (u32::MAX >> (32 - 8 * u32::from(size))), out);
+            device.write(
+                *now_ns,
+                reg,
+                size,
+                value & (u32::MAX >> (32 - 8 * u32::from(size))),
+                out,
+            );
             0
         }
     };
@@ -62,7 +77,10 @@ fn poke<D: Device>(device: &mut D, trial: &Trial<D>, random: &mut Lcg, now_ns: &
     if let Some(at) = device.deadline_ns() {
         device.advance(at.max(*now_ns), out);
         *now_ns = at.max(*now_ns);
-        assert!(device.deadline_ns().is_none_or(|next| next > at), "a deadline that stays");
+        assert!(
+            device.deadline_ns().is_none_or(|next| next > at),
+            "a deadline that stays"
+        );
     }
     u64::from(read)
 }
@@ -88,12 +106,30 @@ fn keeps_the_contract<D: Device>(name: &str, trial: Trial<D>) {
             assert_eq!(read, saved, "{name}: a state survives a file");
             twin = (trial.make)();
             twin.restore(&read).expect("a state of the same device");
-            assert_eq!(twin.save(), saved, "{name}: a restored device is the device");
-            assert_eq!(twin.deadline_ns(), device.deadline_ns(), "{name}: its timers are armed once, and alike");
+            assert_eq!(
+                twin.save(),
+                saved,
+                "{name}: a restored device is the device"
+            );
+            assert_eq!(
+                twin.deadline_ns(),
+                device.deadline_ns(),
+                "{name}: its timers are armed once, and alike"
+            );
         }
         let a = poke(&mut device, &trial, &mut random, &mut now_ns, &mut out);
-        let b = poke(&mut twin, &trial, &mut twin_random, &mut twin_now_ns, &mut twin_out);
-        assert_eq!((a, effects(&mut out)), (b, effects(&mut twin_out)), "{name}: step {step}");
+        let b = poke(
+            &mut twin,
+            &trial,
+            &mut twin_random,
+            &mut twin_now_ns,
+            &mut twin_out,
+        );
+        assert_eq!(
+            (a, effects(&mut out)),
+            (b, effects(&mut twin_out)),
+            "{name}: step {step}"
+        );
     }
 }
 

@@ -21,7 +21,11 @@ pub struct BadState {
 
 /// Checks one thing about a saved state.
 pub(crate) fn ensure(good: bool, device: &'static str, what: &'static str) -> Result<(), BadState> {
-    if good { Ok(()) } else { Err(BadState { device, what }) }
+    if good {
+        Ok(())
+    } else {
+        Err(BadState { device, what })
+    }
 }
 
 /// A device on the board.

@@ -43,7 +43,10 @@ pub const APIC_BYTES: u64 = 0x1000;
 /// The part of RAM that is below the PCI hole, and the part above 4 GiB, as guest-physical ranges.
 pub fn ram(ram_bytes: u64) -> [Range<u64>; 2] {
     let below = ram_bytes.min(PCI_HOLE.start);
-    [0..below, RAM_ABOVE_4G..RAM_ABOVE_4G.saturating_add(ram_bytes - below)]
+    [
+        0..below,
+        RAM_ABOVE_4G..RAM_ABOVE_4G.saturating_add(ram_bytes - below),
+    ]
 }
 
 // ISA interrupt lines. The PIC has them all; the IO-APIC has them on the pins of the same numbers, except the PIT.
@@ -103,20 +106,33 @@ pub(crate) struct Ports {
     pub last: u16,
     pub owner: Owner,
     pub reg: u16,
-    /// Takes accesses of 2 and 4 bytes as they are. Everything else is on an 8-bit bus, which splits them.
-    pub wide: bool,
+    /// Sizes (2, 4 or both: 6) of aligned accesses that are taken whole. All others are split into bytes, as an
+    /// 8-bit bus does.
+    pub wide: u8,
 }
 
 const fn row(first: u16, last: u16, owner: Owner, reg: u16) -> Ports {
-    Ports { first, last, owner, reg, wide: false }
+    Ports {
+        first,
+        last,
+        owner,
+        reg,
+        wide: 0,
+    }
 }
 
-const fn wide(first: u16, last: u16, owner: Owner, reg: u16) -> Ports {
-    Ports { first, last, owner, reg, wide: true }
+const fn wide(first: u16, last: u16, owner: Owner, reg: u16, wide: u8) -> Ports {
+    Ports {
+        first,
+        last,
+        owner,
+        reg,
+        wide,
+    }
 }
 
 /// All ports of the board. What is not here is open bus: the DMA controllers and their page registers, COM2 to
-/// COM4, disks, video. Where rows overlap, a wide row goes to whole accesses and the other one to single bytes.
+/// COM4, disks, video.
 pub(crate) const PORTS: &[Ports] = &[
     row(0x20, 0x21, Owner::Pic, crate::pic::MASTER_COMMAND),
     row(0x40, 0x43, Owner::Pit, 0),
@@ -127,13 +143,24 @@ pub(crate) const PORTS: &[Ports] = &[
     row(0x80, 0x80, Owner::Debug, crate::debug::POST),
     row(0x92, 0x92, Owner::Reset, crate::reset::PORT_92),
     row(0xa0, 0xa1, Owner::Pic, crate::pic::SLAVE_COMMAND),
-    wide(DEBUG_EXIT, DEBUG_EXIT + 3, Owner::Debug, crate::debug::EXIT),
+    wide(
+        DEBUG_EXIT,
+        DEBUG_EXIT + 3,
+        Owner::Debug,
+        crate::debug::EXIT,
+        2 | 4,
+    ),
     row(COM1, COM1 + 7, Owner::Serial, 0),
     row(0x4d0, 0x4d1, Owner::Pic, crate::pic::ELCR1),
     row(PM_BASE, PM_BASE + 0xb, Owner::Pm, 0),
-    wide(0xcf8, 0xcf8, Owner::Pci, crate::pci::ADDRESS),
-    row(RESET_CONTROL, RESET_CONTROL, Owner::Reset, crate::reset::PORT_CF9),
-    wide(0xcfc, 0xcff, Owner::Pci, crate::pci::ADDRESS + 4),
+    wide(0xcf8, 0xcf8, Owner::Pci, crate::pci::ADDRESS, 4),
+    row(
+        RESET_CONTROL,
+        RESET_CONTROL,
+        Owner::Reset,
+        crate::reset::PORT_CF9,
+    ),
+    wide(0xcfc, 0xcff, Owner::Pci, crate::pci::ADDRESS + 4, 2 | 4),
 ];
 
 /// Ports below this are looked up; the rest is open.
@@ -156,18 +183,24 @@ static ROW_OF: [u8; LOOKED_UP] = {
     rows
 };
 
-/// Who answers an access to this port, and with which register. `Err`: the access is to be split into bytes.
+/// Who answers an access to this port, and with which register. `None`: the access is to be split into bytes.
 #[inline]
-pub(crate) fn route(port: u16, size: u8) -> Result<(Owner, u16), ()> {
-    let Some(&row) = ROW_OF.get(usize::from(port)) else { return if size == 1 { Ok((Owner::Open, 0)) } else { Err(()) } };
-    if row == NOBODY {
-        return if size == 1 { Ok((Owner::Open, 0)) } else { Err(()) };
+pub(crate) fn route(port: u16, size: u8) -> Option<(Owner, u16)> {
+    let row = ROW_OF
+        .get(usize::from(port))
+        .and_then(|&row| PORTS.get(usize::from(row)));
+    match row {
+        Some(row) if size == 1 => Some((row.owner, row.reg + (port - row.first))),
+        Some(row)
+            if row.wide & size == size
+                && size.is_power_of_two()
+                && port.is_multiple_of(size.into()) =>
+        {
+            Some((row.owner, row.reg + (port - row.first)))
+        }
+        None if size == 1 => Some((Owner::Open, 0)),
+        _ => None,
     }
-    let row = &PORTS[usize::from(row)];
-    if size == 1 || row.wide {
-        return Ok((row.owner, row.reg + (port - row.first)));
-    }
-    Err(())
 }
 
 #[cfg(test)]
@@ -176,14 +209,16 @@ mod tests {
 
     #[test]
     fn accesses_find_their_owners() {
-        assert_eq!(route(0x3fd, 1), Ok((Owner::Serial, 5)));
-        assert_eq!(route(0x3f8, 2), Err(()));
-        assert_eq!(route(0xcf8, 4), Ok((Owner::Pci, 0)));
-        assert_eq!(route(0xcf9, 1), Ok((Owner::Reset, 1)));
-        assert_eq!(route(0xcfe, 2), Ok((Owner::Pci, 6)));
-        assert_eq!(route(0x2f8, 1), Ok((Owner::Open, 0)), "COM2");
-        assert_eq!(route(0x81, 1), Ok((Owner::Open, 0)), "DMA page registers");
-        assert_eq!(route(0xffff, 1), Ok((Owner::Open, 0)));
+        assert_eq!(route(0x3fd, 1), Some((Owner::Serial, 5)));
+        assert_eq!(route(0x3f8, 2), None);
+        assert_eq!(route(0xcf8, 4), Some((Owner::Pci, 0)));
+        assert_eq!(route(0xcf8, 2), None, "0xcf9 is somebody else");
+        assert_eq!(route(0xcff, 2), None);
+        assert_eq!(route(0xcf9, 1), Some((Owner::Reset, 1)));
+        assert_eq!(route(0xcfe, 2), Some((Owner::Pci, 6)));
+        assert_eq!(route(0x2f8, 1), Some((Owner::Open, 0)), "COM2");
+        assert_eq!(route(0x81, 1), Some((Owner::Open, 0)), "DMA page registers");
+        assert_eq!(route(0xffff, 1), Some((Owner::Open, 0)));
     }
 
     #[test]

@@ -13,7 +13,11 @@ fn with_package_length(body: &[u8]) -> Vec<u8> {
         0x3f..0xffe => vec![0x40 | ((length + 2) & 0xf) as u8, ((length + 2) >> 4) as u8],
         _ => {
             let total = length + 3;
-            vec![0x80 | (total & 0xf) as u8, (total >> 4) as u8, (total >> 12) as u8]
+            vec![
+                0x80 | (total & 0xf) as u8,
+                (total >> 4) as u8,
+                (total >> 12) as u8,
+            ]
         }
     };
     coded.extend_from_slice(body);
@@ -30,7 +34,9 @@ fn segment(name: &str) -> [u8; 4] {
 /// A compressed EISA ID such as `PNP0A03` (section 19.5.34).
 pub(super) fn eisa_id(id: &str) -> u32 {
     let (letters, digits) = id.split_at(3);
-    let vendor = letters.bytes().fold(0, |code, letter| code << 5 | u32::from(letter - b'@'));
+    let vendor = letters
+        .bytes()
+        .fold(0, |code, letter| code << 5 | u32::from(letter - b'@'));
     let product = u32::from_str_radix(digits, 16).unwrap_or(0);
     (vendor << 16 | product).swap_bytes()
 }
@@ -78,7 +84,9 @@ impl Aml {
     }
 
     pub fn package(mut self, elements: &[u32]) -> Aml {
-        let inner = elements.iter().fold(Aml(vec![elements.len() as u8]), |aml, &e| aml.integer(e));
+        let inner = elements
+            .iter()
+            .fold(Aml(vec![elements.len() as u8]), |aml, &e| aml.integer(e));
         self.0.push(0x12);
         self.0.extend(with_package_length(&inner.0));
         self

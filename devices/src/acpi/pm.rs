@@ -51,7 +51,15 @@ pub(crate) struct Pm {
 impl Pm {
     /// As firmware leaves it.
     pub fn new() -> Pm {
-        Pm { s: PmState { status: 0, enable: 0, control: 0, settled: 0, line: false } }
+        Pm {
+            s: PmState {
+                status: 0,
+                enable: 0,
+                control: 0,
+                settled: 0,
+                line: false,
+            },
+        }
     }
 
     /// Somebody presses the power button.
@@ -88,7 +96,11 @@ impl Pm {
 /// Replaces one byte of a register.
 fn with_byte(register: u16, high: bool, byte: u8) -> u16 {
     let [low_byte, high_byte] = register.to_le_bytes();
-    u16::from_le_bytes(if high { [low_byte, byte] } else { [byte, high_byte] })
+    u16::from_le_bytes(if high {
+        [low_byte, byte]
+    } else {
+        [byte, high_byte]
+    })
 }
 
 impl Device for Pm {
@@ -98,7 +110,14 @@ impl Device for Pm {
         self.settle(now_ns, out);
         let s = &self.s;
         let timer = (s.settled & TIMER_MASK) as u32;
-        let bytes = [s.status, s.enable, s.control | SCI_ENABLED, 0, timer as u16, (timer >> 16) as u16];
+        let bytes = [
+            s.status,
+            s.enable,
+            s.control | SCI_ENABLED,
+            0,
+            timer as u16,
+            (timer >> 16) as u16,
+        ];
         let register = bytes.get(usize::from(reg / 2)).copied().unwrap_or(0xffff);
         register.to_le_bytes()[usize::from(reg & 1)].into()
     }
@@ -122,7 +141,13 @@ impl Device for Pm {
 
     fn deadline_ns(&self) -> Option<u64> {
         let waiting = self.s.enable & !self.s.status & TIMER != 0 && !self.s.line;
-        waiting.then(|| CLOCK.ns_of((self.s.settled / TIMER_HALF).saturating_add(1).saturating_mul(TIMER_HALF)))
+        waiting.then(|| {
+            CLOCK.ns_of(
+                (self.s.settled / TIMER_HALF)
+                    .saturating_add(1)
+                    .saturating_mul(TIMER_HALF),
+            )
+        })
     }
 
     fn save(&self) -> PmState {
@@ -132,7 +157,11 @@ impl Device for Pm {
 
     fn restore(&mut self, state: &PmState) -> Result<(), BadState> {
         let possible = state.status & !EVENTS == 0 && state.enable & !EVENTS == 0;
-        ensure(possible && state.control & !CONTROL_WRITABLE == 0, "ACPI hardware", "bits that it does not have")?;
+        ensure(
+            possible && state.control & !CONTROL_WRITABLE == 0,
+            "ACPI hardware",
+            "bits that it does not have",
+        )?;
         self.s = *state;
         Ok(())
     }
@@ -144,7 +173,9 @@ mod tests {
     use crate::map::NS_PER_S;
 
     fn r(pm: &mut Pm, now_ns: u64, reg: u16, bytes: u16, out: &mut Effects) -> u32 {
-        (0..bytes).fold(0, |value, i| value | pm.read(now_ns, reg + i, 1, out) << (8 * i))
+        (0..bytes).fold(0, |value, i| {
+            value | pm.read(now_ns, reg + i, 1, out) << (8 * i)
+        })
     }
     fn w16(pm: &mut Pm, reg: u16, value: u16, out: &mut Effects) {
         for (i, byte) in value.to_le_bytes().into_iter().enumerate() {
@@ -157,7 +188,10 @@ mod tests {
         let (mut pm, mut out) = (Pm::new(), Effects::default());
         assert_eq!(r(&mut pm, NS_PER_S, 8, 4, &mut out), 3_579_545);
         let hour_ns = 3600 * NS_PER_S;
-        assert_eq!(r(&mut pm, hour_ns, 8, 4, &mut out), (3600 * 3_579_545 % (1u64 << 24)) as u32);
+        assert_eq!(
+            r(&mut pm, hour_ns, 8, 4, &mut out),
+            (3600 * 3_579_545 % (1u64 << 24)) as u32
+        );
     }
 
     #[test]
@@ -166,7 +200,7 @@ mod tests {
         assert_eq!(pm.deadline_ns(), None);
         w16(&mut pm, 2, TIMER, &mut out);
         let at = pm.deadline_ns().expect("enabled");
-        assert_eq!(at, 2_343_472_000);
+        assert_eq!(at, 2_343_484_438);
         pm.advance(at - 1, &mut out);
         assert!(out.lines.is_empty());
         pm.advance(at, &mut out);
@@ -185,7 +219,12 @@ mod tests {
         w16(&mut pm, 4, u16::from(SLP_TYP_S5) << 10, &mut out);
         assert_eq!(out.power, None);
         assert_eq!(r(&mut pm, 0, 4, 2, &mut out), 0x1401);
-        w16(&mut pm, 4, u16::from(SLP_TYP_S5) << 10 | SLP_ENABLE, &mut out);
+        w16(
+            &mut pm,
+            4,
+            u16::from(SLP_TYP_S5) << 10 | SLP_ENABLE,
+            &mut out,
+        );
         assert_eq!(out.power, Some(Power::PowerOff));
     }
 

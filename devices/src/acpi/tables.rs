@@ -94,7 +94,10 @@ fn madt(cpus: usize) -> Vec<u8> {
     madt.extend([1, 12, 0, 0]);
     madt.extend((IOAPIC_BASE as u32).to_le_bytes());
     madt.extend(0u32.to_le_bytes());
-    for (line, gsi, flags) in [(IRQ_PIT, GSI_PIT, BUS_DEFAULT), (IRQ_SCI, IRQ_SCI.into(), LEVEL_ACTIVE_HIGH)] {
+    for (line, gsi, flags) in [
+        (IRQ_PIT, GSI_PIT, BUS_DEFAULT),
+        (IRQ_SCI, IRQ_SCI.into(), LEVEL_ACTIVE_HIGH),
+    ] {
         madt.extend([2, 10, 0, line]);
         madt.extend((gsi as u32).to_le_bytes());
         madt.extend(flags.to_le_bytes());
@@ -106,15 +109,28 @@ fn madt(cpus: usize) -> Vec<u8> {
 
 /// The differentiated system description: S5, the PCI bus, and the devices behind the ISA bridge.
 fn dsdt() -> Vec<u8> {
-    let device = |id: &str, uid: u32| Aml::default().name("_HID").integer(eisa_id(id)).name("_UID").integer(uid);
+    let device = |id: &str, uid: u32| {
+        Aml::default()
+            .name("_HID")
+            .integer(eisa_id(id))
+            .name("_UID")
+            .integer(uid)
+    };
     let legacy = |id: &str, resources: &[Vec<u8>]| {
-        device(id, 0).name("_STA").integer(0xf).name("_CRS").resources(resources)
+        device(id, 0)
+            .name("_STA")
+            .integer(0xf)
+            .name("_CRS")
+            .resources(resources)
     };
     let isa = Aml::default()
         .name("_ADR")
         .integer(0x0001_0000)
         .device("COM1", legacy("PNP0501", &[io(COM1, 8), irq(IRQ_COM1)]))
-        .device("KBD0", legacy("PNP0303", &[io(0x60, 1), io(0x64, 1), irq(IRQ_KEYBOARD)]))
+        .device(
+            "KBD0",
+            legacy("PNP0303", &[io(0x60, 1), io(0x64, 1), irq(IRQ_KEYBOARD)]),
+        )
         .device("RTC0", legacy("PNP0B00", &[io(0x70, 2), irq(IRQ_RTC)]));
     let bridge = [
         word_range(2, 0, 0, 0),
@@ -124,8 +140,6 @@ fn dsdt() -> Vec<u8> {
         memory_range(PCI_HOLE.start as u32, IOAPIC_BASE as u32 - 1),
     ];
     let pci = device("PNP0A03", 0)
-        .name("_ADR")
-        .integer(0)
         .name("_BBN")
         .integer(0)
         .name("_CRS")
@@ -135,7 +149,10 @@ fn dsdt() -> Vec<u8> {
         .package(&[])
         .device("ISA", isa);
     let s5 = u32::from(SLP_TYP_S5);
-    let code = Aml::default().name("_S5").package(&[s5, s5, 0, 0]).scope("_SB", Aml::default().device("PCI0", pci));
+    let code = Aml::default()
+        .name("_S5")
+        .package(&[s5, s5, 0, 0])
+        .scope("_SB", Aml::default().device("PCI0", pci));
     table(b"DSDT", 2, &code.0)
 }
 
@@ -161,7 +178,13 @@ pub fn tables(cfg: &BoardConfig, at: u64) -> Vec<u8> {
     let facs = place(facs());
     let dsdt = place(dsdt());
     let listed = [place(fadt(facs, dsdt)), place(madt(cfg.cpu_count()))];
-    let rsdt = place(table(b"RSDT", 1, &listed.map(|address| (address as u32).to_le_bytes()).concat()));
+    let rsdt = place(table(
+        b"RSDT",
+        1,
+        &listed
+            .map(|address| (address as u32).to_le_bytes())
+            .concat(),
+    ));
     let xsdt = place(table(b"XSDT", 1, &listed.map(u64::to_le_bytes).concat()));
 
     let rsdp = &mut bytes[..RSDP_BYTES];

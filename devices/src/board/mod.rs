@@ -114,7 +114,11 @@ pub struct Board {
 
 /// All ones, `size` bytes wide: what an access reads that nobody answers.
 fn open_bus(size: u8) -> u64 {
-    if size >= 8 { u64::MAX } else { (1 << (8 * size)) - 1 }
+    if size >= 8 {
+        u64::MAX
+    } else {
+        (1 << (8 * size)) - 1
+    }
 }
 
 impl Board {
@@ -157,10 +161,12 @@ impl Board {
     pub fn pio_read(&mut self, now_ns: u64, cpu: usize, port: u16, size: u8) -> u32 {
         self.catch_up(now_ns);
         match route(port, size) {
-            Ok((owner, reg)) => self.read_port(owner, reg, size),
+            Some((owner, reg)) => self.read_port(owner, reg, size),
             // The bus splits the access into bytes at ascending ports; above the last port nobody answers.
-            Err(()) => (0..u16::from(size.min(4))).fold(0, |value, i| {
-                let byte = port.checked_add(i).map_or(0xff, |port| self.pio_read(now_ns, cpu, port, 1));
+            None => (0..u16::from(size.min(4))).fold(0, |value, i| {
+                let byte = port
+                    .checked_add(i)
+                    .map_or(0xff, |port| self.pio_read(now_ns, cpu, port, 1));
                 value | byte << (8 * i)
             }),
         }
@@ -170,9 +176,14 @@ impl Board {
     pub fn pio_write(&mut self, now_ns: u64, cpu: usize, port: u16, size: u8, value: u32) {
         self.catch_up(now_ns);
         match route(port, size) {
-            Ok((owner, reg)) => self.write_port(owner, reg, size, value & open_bus(size) as u32),
-            Err(()) => {
-                for (i, byte) in value.to_le_bytes().into_iter().enumerate().take(usize::from(size)) {
+            Some((owner, reg)) => self.write_port(owner, reg, size, value & open_bus(size) as u32),
+            None => {
+                for (i, byte) in value
+                    .to_le_bytes()
+                    .into_iter()
+                    .enumerate()
+                    .take(usize::from(size))
+                {
                     if let Some(port) = port.checked_add(i as u16) {
                         self.pio_write(now_ns, cpu, port, 1, byte.into());
                     }
@@ -186,7 +197,9 @@ impl Board {
         self.catch_up(now_ns);
         // Registers are 32 bits wide and 16 bytes apart; what lies between reads 0.
         let (reg, skip) = ((gpa & 0xff0) as u16, gpa & 0xf);
-        let Some(lapic) = self.lapics.get_mut(cpu) else { return open_bus(size) };
+        let Some(lapic) = self.lapics.get_mut(cpu) else {
+            return open_bus(size);
+        };
         let value = if lapic.decodes(gpa) {
             lapic.read(self.now_ns, reg, 4, &mut self.out)
         } else if gpa & !0xfff == IOAPIC_BASE {
@@ -204,7 +217,9 @@ impl Board {
     /// undefined; here they are lost); the IO-APIC's index takes a byte as well.
     pub fn mmio_write(&mut self, now_ns: u64, cpu: usize, gpa: u64, size: u8, value: u64) {
         self.catch_up(now_ns);
-        let Some(lapic) = self.lapics.get_mut(cpu) else { return };
+        let Some(lapic) = self.lapics.get_mut(cpu) else {
+            return;
+        };
         let reg = (gpa & 0xfff) as u16;
         if lapic.decodes(gpa) {
             if reg & 0xf == 0 && size >= 4 {
@@ -215,7 +230,8 @@ impl Board {
             self.carry();
             let reg = reg & 0xff;
             if reg == crate::ioapic::IOREGSEL || (reg == crate::ioapic::IOWIN && size >= 4) {
-                self.ioapic.write(self.now_ns, reg, 4, value as u32, &mut self.out);
+                self.ioapic
+                    .write(self.now_ns, reg, 4, value as u32, &mut self.out);
             }
         }
         self.settle();
@@ -237,7 +253,9 @@ impl Board {
     /// WRMSR of such a register. `false`: no such register, or a value that it refuses.
     pub fn msr_write(&mut self, now_ns: u64, cpu: usize, msr: u32, value: u64) -> bool {
         self.catch_up(now_ns);
-        let Some(lapic) = self.lapics.get_mut(cpu) else { return false };
+        let Some(lapic) = self.lapics.get_mut(cpu) else {
+            return false;
+        };
         let taken = match msr {
             IA32_APIC_BASE => lapic.set_base(value),
             IA32_TSC_DEADLINE => {
@@ -301,7 +319,9 @@ impl Board {
 
     /// Takes it: whether there was one.
     pub fn take_nmi(&mut self, cpu: usize) -> bool {
-        self.inputs.get_mut(cpu).is_some_and(|inputs| std::mem::take(&mut inputs.nmi))
+        self.inputs
+            .get_mut(cpu)
+            .is_some_and(|inputs| std::mem::take(&mut inputs.nmi))
     }
 
     /// INIT and startup messages since the last call, in the order of processors.
@@ -367,8 +387,17 @@ impl Board {
             other_deadline_ns: _,
             deadline_ns: _,
         } = self;
-        let Effects { lines, messages, eois, console, power } = out;
-        assert!(lines.is_empty() && messages.is_empty() && eois.is_empty(), "effects are carried within a call");
+        let Effects {
+            lines,
+            messages,
+            eois,
+            console,
+            power,
+        } = out;
+        assert!(
+            lines.is_empty() && messages.is_empty() && eois.is_empty(),
+            "effects are carried within a call"
+        );
         BoardState {
             config: *config,
             now_ns: *now_ns,
@@ -412,8 +441,16 @@ impl Board {
             power,
         } = state;
         let cpus = board.config.cpus;
-        ensure(config == board.config, "board", "a number of processors out of range")?;
-        ensure(lapics.len() == cpus && inputs.len() == cpus, "board", "not one local APIC a processor")?;
+        ensure(
+            config == board.config,
+            "board",
+            "a number of processors out of range",
+        )?;
+        ensure(
+            lapics.len() == cpus && inputs.len() == cpus,
+            "board",
+            "not one local APIC a processor",
+        )?;
         board.now_ns = now_ns;
         board.serial.restore(&serial)?;
         board.pic.restore(&pic)?;

@@ -185,8 +185,9 @@ impl Board {
         let heard = self.pic.is_unmasked(IRQ_PIT) || self.ioapic.is_unmasked(GSI_PIT);
         let pit = if heard { self.pit.deadline_ns() } else { None };
         let lapics = self.lapics.iter().filter_map(Lapic::deadline_ns).min();
-        self.other_deadline_ns =
-            [pit, self.rtc.deadline_ns(), self.pm.deadline_ns(), lapics].into_iter().fold(None, earlier);
+        self.other_deadline_ns = [pit, self.rtc.deadline_ns(), self.pm.deadline_ns(), lapics]
+            .into_iter()
+            .fold(None, earlier);
         self.serial_deadline_ns = self.serial.deadline_ns();
         self.deadline_ns = earlier(self.serial_deadline_ns, self.other_deadline_ns);
     }

@@ -61,6 +61,9 @@ mod tests {
         debug.write(0, EXIT, 4, 0x10, &mut out);
         assert_eq!(out.power, Some(Power::DebugExit(0x10)));
         assert_eq!(Power::DebugExit(0x10).debug_exit_status(), Some(33));
-        assert_eq!(Power::DebugExit(u32::MAX).debug_exit_status(), Some(u32::MAX));
+        assert_eq!(
+            Power::DebugExit(u32::MAX).debug_exit_status(),
+            Some(u32::MAX)
+        );
     }
 }

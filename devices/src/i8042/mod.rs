@@ -145,7 +145,11 @@ impl I8042 {
             command: None,
             output: None,
             waiting: VecDeque::new(),
-            keyboard: Keyboard { command: None, scan_set: 2, last: 0 },
+            keyboard: Keyboard {
+                command: None,
+                scan_set: 2,
+                last: 0,
+            },
             keyboard_line: false,
             aux_line: false,
         };
@@ -186,8 +190,17 @@ impl I8042 {
             Source::Keyboard => ctr & CTR_KEYBOARD_OFF == 0,
             Source::Aux => ctr & CTR_AUX_OFF == 0,
         };
-        let own = self.s.waiting.iter().position(|&(_, source)| source == Source::Controller);
-        let next = own.or_else(|| self.s.waiting.iter().position(|&(_, source)| may_come(source)));
+        let own = self
+            .s
+            .waiting
+            .iter()
+            .position(|&(_, source)| source == Source::Controller);
+        let next = own.or_else(|| {
+            self.s
+                .waiting
+                .iter()
+                .position(|&(_, source)| may_come(source))
+        });
         if let Some((byte, source)) = next.and_then(|at| self.s.waiting.remove(at)) {
             let translate = source == Source::Keyboard && ctr & CTR_TRANSLATE != 0;
             self.s.output = Some((if translate { to_set_1(byte) } else { byte }, source));
@@ -196,7 +209,10 @@ impl I8042 {
 
     fn drive(&mut self, out: &mut Effects) {
         let ctr = self.s.ram[0];
-        let (full, aux) = self.s.output.map_or((false, false), |(_, source)| (true, source.is_aux()));
+        let (full, aux) = self
+            .s
+            .output
+            .map_or((false, false), |(_, source)| (true, source.is_aux()));
         let keyboard_line = full && !aux && ctr & CTR_KEYBOARD_IRQ != 0;
         let aux_line = full && aux && ctr & CTR_AUX_IRQ != 0;
         if keyboard_line != self.s.keyboard_line {
@@ -233,11 +249,16 @@ impl I8042 {
                     Some(_) => OUT_KEYBOARD_IRQ,
                     None => 0,
                 };
-                self.queue(self.s.output_port & !(OUT_KEYBOARD_IRQ | OUT_AUX_IRQ) | irqs, Source::Controller);
+                self.queue(
+                    self.s.output_port & !(OUT_KEYBOARD_IRQ | OUT_AUX_IRQ) | irqs,
+                    Source::Controller,
+                );
             }
             // Pulses those of the output port's low bits that are 0: bit 0 is the processor's reset.
             0xf0..=0xff if command & OUT_NOT_RESET == 0 => {
-                out.end(Power::Reset { by: ResetBy::KeyboardController });
+                out.end(Power::Reset {
+                    by: ResetBy::KeyboardController,
+                });
             }
             _ => {}
         }
@@ -254,7 +275,9 @@ impl I8042 {
             Some(0xd1) => {
                 self.s.output_port = byte;
                 if byte & OUT_NOT_RESET == 0 {
-                    out.end(Power::Reset { by: ResetBy::KeyboardController });
+                    out.end(Power::Reset {
+                        by: ResetBy::KeyboardController,
+                    });
                 }
             }
             // As if the keyboard or the auxiliary device had sent it, but even while they are off.
@@ -319,7 +342,11 @@ impl Device for I8042 {
     }
 
     fn restore(&mut self, state: &I8042State) -> Result<(), BadState> {
-        ensure(state.waiting.len() <= QUEUE_BYTES, "keyboard controller", "more bytes than its queue holds")?;
+        ensure(
+            state.waiting.len() <= QUEUE_BYTES,
+            "keyboard controller",
+            "more bytes than its queue holds",
+        )?;
         self.s = state.clone();
         Ok(())
     }

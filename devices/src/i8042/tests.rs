@@ -7,7 +7,10 @@ struct Kbc {
 
 impl Kbc {
     fn new() -> Kbc {
-        Kbc { kbc: I8042::new(), out: Effects::default() }
+        Kbc {
+            kbc: I8042::new(),
+            out: Effects::default(),
+        }
     }
     fn status(&mut self) -> u8 {
         self.kbc.read(0, COMMAND, 1, &mut self.out) as u8
@@ -42,7 +45,8 @@ fn linux_probes_the_controller() {
     k.drain();
     let ctr = k.command(0x20).data();
     assert_eq!(ctr, 0x65);
-    k.command(0x60).w(ctr & !CTR_KEYBOARD_IRQ | CTR_KEYBOARD_OFF);
+    k.command(0x60)
+        .w(ctr & !CTR_KEYBOARD_IRQ | CTR_KEYBOARD_OFF);
     assert_eq!(k.command(0x20).data(), 0x74);
     assert_eq!(k.command(0xaa).data(), 0x55);
     // The auxiliary port's loop, and its enable bit.
@@ -60,7 +64,11 @@ fn linux_probes_the_controller() {
 fn the_keyboard_answers() {
     let mut k = Kbc::new();
     assert_eq!(k.w(0xff).drain(), [(0xfa, 0), (0xaa, 0)]);
-    assert_eq!(k.w(0xf2).drain(), [(0xfa, 0), (0xab, 0), (0x41, 0)], "translated");
+    assert_eq!(
+        k.w(0xf2).drain(),
+        [(0xfa, 0), (0xab, 0), (0x41, 0)],
+        "translated"
+    );
     k.command(0x60).w(CTR_KEYBOARD_IRQ);
     assert_eq!(k.w(0xf2).drain(), [(0xfa, 0), (0xab, 0), (0x83, 0)]);
     assert_eq!(k.w(0xed).w(0x07).drain(), [(0xfa, 0), (0xfa, 0)]);
@@ -73,7 +81,10 @@ fn the_keyboard_answers() {
 #[test]
 fn nothing_is_on_the_auxiliary_port() {
     let mut k = Kbc::new();
-    assert_eq!(k.command(0xd4).w(0xf2).drain(), [(0xfe, STATUS_AUX | STATUS_TIMEOUT)]);
+    assert_eq!(
+        k.command(0xd4).w(0xf2).drain(),
+        [(0xfe, STATUS_AUX | STATUS_TIMEOUT)]
+    );
 }
 
 #[test]
@@ -94,7 +105,12 @@ fn the_reset_line() {
     for reset in [0xfe, 0xf0] {
         let mut k = Kbc::new();
         k.command(reset);
-        assert_eq!(k.out.power, Some(Power::Reset { by: ResetBy::KeyboardController }));
+        assert_eq!(
+            k.out.power,
+            Some(Power::Reset {
+                by: ResetBy::KeyboardController
+            })
+        );
     }
     let mut k = Kbc::new();
     k.command(0xff).command(0xd1).w(0xdf);

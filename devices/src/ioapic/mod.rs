@@ -51,12 +51,22 @@ pub(crate) struct Ioapic {
 impl Ioapic {
     /// After reset: all pins masked.
     pub fn new() -> Ioapic {
-        Ioapic { s: IoapicState { select: 0, id: 0, entries: [MASKED; PINS], lines: 0 } }
+        Ioapic {
+            s: IoapicState {
+                select: 0,
+                id: 0,
+                entries: [MASKED; PINS],
+                lines: 0,
+            },
+        }
     }
 
     /// Whether the pin can interrupt anybody.
     pub fn is_unmasked(&self, pin: usize) -> bool {
-        self.s.entries.get(pin).is_some_and(|entry| entry & MASKED == 0)
+        self.s
+            .entries
+            .get(pin)
+            .is_some_and(|entry| entry & MASKED == 0)
     }
 
     /// A pin changes. An edge at a masked pin is lost, as on the chip.
@@ -103,7 +113,11 @@ impl Ioapic {
             VERSION => VERSION_VALUE,
             select @ FIRST_ENTRY..=LAST_ENTRY => {
                 let entry = self.s.entries[usize::from((select - FIRST_ENTRY) / 2)];
-                if select & 1 == 0 { entry as u32 } else { (entry >> 32) as u32 }
+                if select & 1 == 0 {
+                    entry as u32
+                } else {
+                    (entry >> 32) as u32
+                }
             }
             _ => 0,
         }
@@ -135,11 +149,20 @@ impl Ioapic {
 
 fn send(entry: u64, out: &mut Effects) {
     let id = (entry >> 56) as u8;
-    let to = if entry & LOGICAL != 0 { Destination::Logical(id) } else { Destination::Physical(id) };
+    let to = if entry & LOGICAL != 0 {
+        Destination::Logical(id)
+    } else {
+        Destination::Physical(id)
+    };
     match Delivery::from_bits((entry >> 8) as u32) {
         None | Some(Delivery::Startup) => {}
         Some(delivery) => {
-            out.messages.push_back(Message { to, delivery, vector: entry as u8, level: entry & LEVEL != 0 });
+            out.messages.push_back(Message {
+                to,
+                delivery,
+                vector: entry as u8,
+                level: entry & LEVEL != 0,
+            });
         }
     }
 }
@@ -169,10 +192,23 @@ impl Device for Ioapic {
     }
 
     fn restore(&mut self, state: &IoapicState) -> Result<(), BadState> {
-        let IoapicState { select: _, id, entries, lines } = state;
-        ensure(*id < 16 && lines >> PINS == 0, "IO-APIC", "an ID or a pin out of range")?;
+        let IoapicState {
+            select: _,
+            id,
+            entries,
+            lines,
+        } = state;
+        ensure(
+            *id < 16 && lines >> PINS == 0,
+            "IO-APIC",
+            "an ID or a pin out of range",
+        )?;
         let possible = WRITABLE | REMOTE_IRR;
-        ensure(entries.iter().all(|entry| entry & !possible == 0), "IO-APIC", "reserved bits in an entry")?;
+        ensure(
+            entries.iter().all(|entry| entry & !possible == 0),
+            "IO-APIC",
+            "reserved bits in an entry",
+        )?;
         self.s = state.clone();
         Ok(())
     }

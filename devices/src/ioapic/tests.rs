@@ -35,13 +35,23 @@ fn identification_and_reset_values() {
     let mut io = Ioapic::new();
     assert_eq!(r(&mut io, VERSION), 0x0017_0011);
     w(&mut io, ID, 0xff00_0000);
-    assert_eq!((r(&mut io, ID), r(&mut io, ARBITRATION)), (0x0f00_0000, 0x0f00_0000));
+    assert_eq!(
+        (r(&mut io, ID), r(&mut io, ARBITRATION)),
+        (0x0f00_0000, 0x0f00_0000)
+    );
     for pin in 0..PINS as u8 {
-        assert_eq!((r(&mut io, low(pin)), r(&mut io, low(pin) + 1)), (0x1_0000, 0));
+        assert_eq!(
+            (r(&mut io, low(pin)), r(&mut io, low(pin) + 1)),
+            (0x1_0000, 0)
+        );
     }
     assert_eq!(r(&mut io, LAST_ENTRY + 1), 0);
     w(&mut io, low(4), 0xffff_ffff);
-    assert_eq!(r(&mut io, low(4)), 0x1_afff, "status and remote IRR are read-only");
+    assert_eq!(
+        r(&mut io, low(4)),
+        0x1_afff,
+        "status and remote IRR are read-only"
+    );
 }
 
 #[test]

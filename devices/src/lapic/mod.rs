@@ -74,7 +74,10 @@ impl Lapic {
     pub fn new(cpu: usize) -> Lapic {
         let bsp = cpu == 0;
         let base = LAPIC_BASE | BASE_ENABLE | if bsp { BASE_BSP } else { 0 };
-        let mut lapic = Lapic { cpu, s: Lapic::after_reset(base) };
+        let mut lapic = Lapic {
+            cpu,
+            s: Lapic::after_reset(base),
+        };
         if bsp {
             lapic.s.svr |= SVR_ENABLE;
             lapic.s.lvt[LINT0] = 7 << 8;
@@ -106,7 +109,10 @@ impl Lapic {
     /// RESET and INIT (11.4.7.1 and 11.4.7.3): all but IA32_APIC_BASE and the levels of the pins.
     fn reset(&mut self) {
         let lint0 = self.s.lint0;
-        self.s = LapicState { lint0, ..Lapic::after_reset(self.s.base) };
+        self.s = LapicState {
+            lint0,
+            ..Lapic::after_reset(self.s.base)
+        };
     }
 
     fn hardware_enabled(&self) -> bool {
@@ -125,12 +131,19 @@ impl Lapic {
     /// Processor priority (11.8.3.1).
     fn ppr(&self) -> u8 {
         let in_service = self.s.isr.highest().unwrap_or(0);
-        if self.s.tpr >> 4 >= in_service >> 4 { self.s.tpr } else { in_service & 0xf0 }
+        if self.s.tpr >> 4 >= in_service >> 4 {
+            self.s.tpr
+        } else {
+            in_service & 0xf0
+        }
     }
 
     /// The vector that the processor should be interrupted with now.
     fn deliverable(&self) -> Option<u8> {
-        self.s.irr.highest().filter(|vector| vector >> 4 > self.ppr() >> 4)
+        self.s
+            .irr
+            .highest()
+            .filter(|vector| vector >> 4 > self.ppr() >> 4)
     }
 
     /// Whether the APIC interrupts its processor. Requests that came before a software disable still do (11.4.7.2).
@@ -183,7 +196,11 @@ impl Lapic {
     /// RDMSR of IA32_TSC_DEADLINE: zero outside of its mode.
     pub fn tsc_deadline(&mut self, now_ns: u64, out: &mut Effects) -> u64 {
         self.run_timer(now_ns, out);
-        if self.in_deadline_mode() { self.s.timer.tsc_deadline } else { 0 }
+        if self.in_deadline_mode() {
+            self.s.timer.tsc_deadline
+        } else {
+            0
+        }
     }
 
     /// WRMSR of IA32_TSC_DEADLINE: ignored outside of its mode.
@@ -277,7 +294,9 @@ impl Lapic {
             Destination::Physical(id) => id == 0xff || usize::from(id) == self.cpu,
             Destination::Logical(0xff) => true,
             Destination::Logical(mask) if self.s.dfr == 0xf => mask & self.s.ldr != 0,
-            Destination::Logical(mask) => mask >> 4 == self.s.ldr >> 4 && mask & self.s.ldr & 0xf != 0,
+            Destination::Logical(mask) => {
+                mask >> 4 == self.s.ldr >> 4 && mask & self.s.ldr & 0xf != 0
+            }
         }
     }
 
@@ -307,7 +326,9 @@ impl Lapic {
             2 => Destination::All,
             _ => Destination::AllBut(self.cpu),
         };
-        let Some(delivery) = Delivery::from_bits(icr >> 8) else { return };
+        let Some(delivery) = Delivery::from_bits(icr >> 8) else {
+            return;
+        };
         let vector = icr as u8;
         match delivery {
             // INIT level de-assert synchronises the arbitration IDs of a serial bus, and nothing else.
@@ -316,12 +337,19 @@ impl Lapic {
                 self.error(ESR_SEND_ILLEGAL_VECTOR, out);
             }
             // The trigger mode of a processor's own message is edge whatever ICR says (table 11-3).
-            _ => out.messages.push_back(Message { to, delivery, vector, level: false }),
+            _ => out.messages.push_back(Message {
+                to,
+                delivery,
+                vector,
+                level: false,
+            }),
         }
     }
 
     fn end_of_interrupt(&mut self, out: &mut Effects) {
-        let Some(vector) = self.s.isr.highest() else { return };
+        let Some(vector) = self.s.isr.highest() else {
+            return;
+        };
         self.s.isr.set(vector, false);
         if self.s.tmr.get(vector) {
             out.eois.push(vector);
@@ -416,7 +444,10 @@ impl Device for Lapic {
             ICR_HIGH => self.s.icr_high = value & 0xff00_0000,
             LVT_TIMER..=LVT_ERROR => self.write_lvt(now_ns, Lapic::lvt_index(reg), value, out),
             TIMER_INITIAL if !self.in_deadline_mode() => self.s.timer.start(now_ns, value),
-            TIMER_DIVIDE => self.s.timer.set_divide(now_ns, value as u8 & 0xb, self.s.lvt[TIMER]),
+            TIMER_DIVIDE => self
+                .s
+                .timer
+                .set_divide(now_ns, value as u8 & 0xb, self.s.lvt[TIMER]),
             ID | VERSION | APR | PPR | TIMER_CURRENT | TIMER_INITIAL | ISR..ESR => {}
             _ => self.error(ESR_ILLEGAL_REGISTER, out),
         }
@@ -434,7 +465,11 @@ impl Device for Lapic {
             0..16 => self.s.errors & ESR_RECEIVED_ILLEGAL_VECTOR != 0,
             _ => self.s.irr.get(vector),
         };
-        if lvt & LVT_MASKED != 0 || unseen { None } else { self.s.timer.deadline_ns(lvt) }
+        if lvt & LVT_MASKED != 0 || unseen {
+            None
+        } else {
+            self.s.timer.deadline_ns(lvt)
+        }
     }
 
     fn save(&self) -> LapicState {

@@ -9,7 +9,11 @@ struct Apic {
 
 impl Apic {
     fn new(cpu: usize) -> Apic {
-        let mut apic = Apic { apic: Lapic::new(cpu), out: Effects::default(), now_ns: 0 };
+        let mut apic = Apic {
+            apic: Lapic::new(cpu),
+            out: Effects::default(),
+            now_ns: 0,
+        };
         apic.w(SVR, 0x1ff);
         apic
     }
@@ -20,7 +24,12 @@ impl Apic {
         self.apic.write(self.now_ns, reg, 4, value, &mut self.out);
     }
     fn fixed(&mut self, vector: u8, level: bool) {
-        let message = Message { to: Destination::Cpu(0), delivery: Delivery::Fixed, vector, level };
+        let message = Message {
+            to: Destination::Cpu(0),
+            delivery: Delivery::Fixed,
+            vector,
+            level,
+        };
         self.apic.receive(&message, &mut self.out);
     }
     fn advance(&mut self, now_ns: u64) {
@@ -31,7 +40,11 @@ impl Apic {
 
 #[test]
 fn reset_values_are_those_of_the_manual() {
-    let mut a = Apic { apic: Lapic::new(3), out: Effects::default(), now_ns: 0 };
+    let mut a = Apic {
+        apic: Lapic::new(3),
+        out: Effects::default(),
+        now_ns: 0,
+    };
     assert_eq!(a.r(ID), 3 << 24);
     assert_eq!(a.r(VERSION), 0x0005_0014);
     assert_eq!(a.r(SVR), 0xff);
@@ -107,7 +120,16 @@ fn one_shot_timer_divides_and_stops() {
 
 #[test]
 fn every_divider() {
-    for (code, by) in [(0, 2), (1, 4), (2, 8), (3, 16), (8, 32), (9, 64), (10, 128), (11, 1)] {
+    for (code, by) in [
+        (0, 2),
+        (1, 4),
+        (2, 8),
+        (3, 16),
+        (8, 32),
+        (9, 64),
+        (10, 128),
+        (11, 1),
+    ] {
         let mut a = Apic::new(0);
         a.w(LVT_TIMER, 0x30);
         a.w(TIMER_DIVIDE, code);
@@ -134,10 +156,19 @@ fn periodic_timer_does_not_drift_and_coalesces_what_nobody_serves() {
     // Unserved, it is one request, and no deadline until it is taken.
     a.advance(2 * hours_ns);
     assert_eq!(a.apic.deadline_ns(), None);
-    assert_eq!(a.r(TIMER_CURRENT), 99_991 - (2 * hours_ns / 40 % 99_991) as u32);
-    assert_eq!((a.apic.acknowledge(), a.apic.acknowledge()), (Some(0x30), None));
+    assert_eq!(
+        a.r(TIMER_CURRENT),
+        99_991 - (2 * hours_ns / 40 % 99_991) as u32
+    );
+    assert_eq!(
+        (a.apic.acknowledge(), a.apic.acknowledge()),
+        (Some(0x30), None)
+    );
     let period_ns = 99_991 * 40;
-    assert_eq!(a.apic.deadline_ns(), Some((2 * hours_ns / period_ns + 1) * period_ns));
+    assert_eq!(
+        a.apic.deadline_ns(),
+        Some((2 * hours_ns / period_ns + 1) * period_ns)
+    );
 }
 
 #[test]
@@ -195,12 +226,18 @@ fn lint0_passes_the_pic_or_makes_a_vector_or_an_nmi() {
     assert!(!a.apic.passes_pic());
     a.apic.set_lint0(true, &mut a.out);
     a.apic.set_lint0(true, &mut a.out);
-    assert_eq!((a.apic.acknowledge(), a.apic.acknowledge()), (Some(0x40), None));
+    assert_eq!(
+        (a.apic.acknowledge(), a.apic.acknowledge()),
+        (Some(0x40), None)
+    );
     a.w(EOI, 0);
     a.apic.set_lint0(false, &mut a.out);
     a.w(LVT_TIMER + 0x30, 4 << 8);
     a.apic.set_lint0(true, &mut a.out);
-    assert_eq!(a.out.messages.pop_front().map(|m| m.delivery), Some(Delivery::Nmi));
+    assert_eq!(
+        a.out.messages.pop_front().map(|m| m.delivery),
+        Some(Delivery::Nmi)
+    );
     a.apic.set_lint0(false, &mut a.out);
     a.w(LVT_TIMER + 0x30, LVT_LEVEL | 0x45);
     a.apic.set_lint0(true, &mut a.out);
@@ -231,8 +268,16 @@ fn software_disable_masks_the_lvt_and_refuses_messages() {
 #[test]
 fn ipis_are_addressed() {
     let apics: Vec<Lapic> = (0..4).map(Lapic::new).collect();
-    let addressed = |to| apics.iter().map(|apic| apic.is_addressed(to)).collect::<Vec<_>>();
-    assert_eq!(addressed(Destination::Physical(2)), [false, false, true, false]);
+    let addressed = |to| {
+        apics
+            .iter()
+            .map(|apic| apic.is_addressed(to))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        addressed(Destination::Physical(2)),
+        [false, false, true, false]
+    );
     assert_eq!(addressed(Destination::Physical(0xff)), [true; 4]);
     assert_eq!(addressed(Destination::AllBut(1)), [true, false, true, true]);
     let mut a = Apic::new(1);
@@ -255,7 +300,12 @@ fn icr_sends_what_it_says() {
     a.w(ICR_LOW, 0x0000_0699);
     a.w(ICR_LOW, 0x000c_00fb);
     assert_eq!(a.r(ICR_LOW), 0x000c_00fb);
-    let sent: Vec<_> = a.out.messages.drain(..).map(|m| (m.to, m.delivery, m.vector)).collect();
+    let sent: Vec<_> = a
+        .out
+        .messages
+        .drain(..)
+        .map(|m| (m.to, m.delivery, m.vector))
+        .collect();
     assert_eq!(
         sent,
         [
@@ -273,7 +323,10 @@ fn errors_are_latched_by_a_write_and_interrupt_once() {
     a.w(LVT_ERROR, 0xfe);
     a.w(ICR_LOW, 0x0f);
     a.w(ICR_LOW, 0x0f);
-    assert_eq!((a.apic.acknowledge(), a.apic.acknowledge()), (Some(0xfe), None));
+    assert_eq!(
+        (a.apic.acknowledge(), a.apic.acknowledge()),
+        (Some(0xfe), None)
+    );
     assert_eq!(a.r(ESR), 0);
     a.fixed(0x03, false);
     a.r(0x010);
@@ -305,7 +358,12 @@ fn init_resets_all_but_the_base() {
     let mut a = Apic::new(1);
     a.fixed(0x50, false);
     a.w(TPR, 0x20);
-    let init = Message { to: Destination::All, delivery: Delivery::Init, vector: 0, level: false };
+    let init = Message {
+        to: Destination::All,
+        delivery: Delivery::Init,
+        vector: 0,
+        level: false,
+    };
     a.apic.receive(&init, &mut a.out);
     assert!(!a.apic.interrupt());
     assert_eq!((a.r(TPR), a.r(SVR), a.r(ID)), (0, 0xff, 1 << 24));

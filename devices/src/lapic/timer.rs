@@ -33,7 +33,8 @@ impl Timer {
     }
 
     fn expiry_ns(&self) -> u64 {
-        self.base_ns.saturating_add(u64::from(self.count) * self.unit_ns())
+        self.base_ns
+            .saturating_add(u64::from(self.count) * self.unit_ns())
     }
 
     /// The time at which the timer runs out next, in the mode that the LVT entry says.
@@ -46,7 +47,9 @@ impl Timer {
 
     /// Brings the timer up to `now_ns`: whether it ran out meanwhile, however often.
     pub fn settle(&mut self, now_ns: u64, lvt: u32) -> bool {
-        let Some(expiry_ns) = self.deadline_ns(lvt).filter(|&at| at <= now_ns) else { return false };
+        let Some(expiry_ns) = self.deadline_ns(lvt).filter(|&at| at <= now_ns) else {
+            return false;
+        };
         match lvt & LVT_TIMER_MODE {
             LVT_TIMER_DEADLINE => self.tsc_deadline = 0,
             LVT_TIMER_PERIODIC if self.initial != 0 => {

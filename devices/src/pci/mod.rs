@@ -99,7 +99,9 @@ impl Pci {
                 config
             })
             .collect();
-        Pci { s: PciState { address: 0, config } }
+        Pci {
+            s: PciState { address: 0, config },
+        }
     }
 
     /// The function that the address register selects, as an index into the table.
@@ -108,7 +110,9 @@ impl Pci {
         let bus_and_function = address & (0xff << 16 | 7 << 8);
         let device = (address >> 11 & 31) as u8;
         let enabled = address & ADDRESS_ENABLE != 0 && bus_and_function == 0;
-        FUNCTIONS.iter().position(|function| enabled && function.device == device)
+        FUNCTIONS
+            .iter()
+            .position(|function| enabled && function.device == device)
     }
 
     /// The offsets in configuration space that an access to the data port is for.
@@ -124,12 +128,22 @@ impl Device for Pci {
     fn read(&mut self, _now_ns: u64, reg: u16, size: u8, _out: &mut Effects) -> u32 {
         if reg < DATA_FIRST {
             // Only as a whole: the bytes in between belong to other devices (0xcf9).
-            return if reg == ADDRESS && size == 4 { self.s.address } else { u32::MAX };
+            return if reg == ADDRESS && size == 4 {
+                self.s.address
+            } else {
+                u32::MAX
+            };
         }
-        let Some(bytes) = self.selected().and_then(|at| self.s.config[at].get(self.offsets(reg, size))) else {
+        let Some(bytes) = self
+            .selected()
+            .and_then(|at| self.s.config[at].get(self.offsets(reg, size)))
+        else {
             return u32::MAX;
         };
-        bytes.iter().rev().fold(0, |value, &byte| value << 8 | u32::from(byte))
+        bytes
+            .iter()
+            .rev()
+            .fold(0, |value, &byte| value << 8 | u32::from(byte))
     }
 
     fn write(&mut self, _now_ns: u64, reg: u16, size: u8, value: u32, _out: &mut Effects) {
@@ -144,7 +158,9 @@ impl Device for Pci {
             let mask = FUNCTIONS[at]
                 .writable
                 .iter()
-                .find(|(first, last, _)| (usize::from(*first)..=usize::from(*last)).contains(&offset))
+                .find(|(first, last, _)| {
+                    (usize::from(*first)..=usize::from(*last)).contains(&offset)
+                })
                 .map_or(0, |(_, _, mask)| *mask);
             if let Some(kept) = self.s.config[at].get_mut(offset) {
                 *kept = *kept & !mask | byte & mask;
@@ -159,7 +175,8 @@ impl Device for Pci {
 
     fn restore(&mut self, state: &PciState) -> Result<(), BadState> {
         let PciState { address: _, config } = state;
-        let sizes_fit = config.len() == FUNCTIONS.len() && config.iter().all(|c| c.len() == CONFIG_BYTES);
+        let sizes_fit =
+            config.len() == FUNCTIONS.len() && config.iter().all(|c| c.len() == CONFIG_BYTES);
         ensure(sizes_fit, "PCI bus", "configuration space of another size")?;
         self.s = state.clone();
         Ok(())
@@ -171,7 +188,13 @@ mod tests {
     use super::*;
 
     fn select(pci: &mut Pci, device: u32, offset: u32) {
-        pci.write(0, ADDRESS, 4, ADDRESS_ENABLE | device << 11 | offset, &mut Effects::default());
+        pci.write(
+            0,
+            ADDRESS,
+            4,
+            ADDRESS_ENABLE | device << 11 | offset,
+            &mut Effects::default(),
+        );
     }
     fn r(pci: &mut Pci, reg: u16, size: u8) -> u32 {
         pci.read(0, reg, size, &mut Effects::default())
@@ -206,7 +229,11 @@ mod tests {
         w(&mut pci, ADDRESS, 4, 0x8000_0100);
         assert_eq!(r(&mut pci, 4, 4), u32::MAX, "function 1");
         w(&mut pci, ADDRESS, 2, 0x1234);
-        assert_eq!(r(&mut pci, ADDRESS, 4), 0x8000_0100, "the address is written as a whole");
+        assert_eq!(
+            r(&mut pci, ADDRESS, 4),
+            0x8000_0100,
+            "the address is written as a whole"
+        );
     }
 
     #[test]

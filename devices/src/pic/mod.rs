@@ -145,7 +145,9 @@ impl Chip {
 
     /// The acknowledge cycle: the input served, or 7 where the request has gone meanwhile.
     fn acknowledge(&mut self) -> u8 {
-        let Some(input) = self.request() else { return 7 };
+        let Some(input) = self.request() else {
+            return 7;
+        };
         let bit = 1 << input;
         if self.level_triggered() & bit == 0 {
             self.irr &= !bit;
@@ -281,7 +283,12 @@ impl Pic {
     pub fn new() -> Pic {
         let mut slave = Chip::new(false);
         slave.elcr = 1 << 1;
-        Pic { s: PicState { master: Chip::new(true), slave } }
+        Pic {
+            s: PicState {
+                master: Chip::new(true),
+                slave,
+            },
+        }
     }
 
     /// An interrupt line of the board changes.
@@ -370,8 +377,16 @@ impl Device for Pic {
 
     fn restore(&mut self, state: &PicState) -> Result<(), BadState> {
         let PicState { master, slave } = state;
-        ensure(master.is_sound() && slave.is_sound(), "PIC", "priority or vector base out of range")?;
-        ensure(master.master && !slave.master, "PIC", "master and slave changed places")?;
+        ensure(
+            master.is_sound() && slave.is_sound(),
+            "PIC",
+            "priority or vector base out of range",
+        )?;
+        ensure(
+            master.master && !slave.master,
+            "PIC",
+            "master and slave changed places",
+        )?;
         self.s = state.clone();
         Ok(())
     }

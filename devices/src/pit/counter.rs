@@ -79,7 +79,12 @@ impl Counter {
 
     /// A control word.
     pub fn set_mode(&mut self, access: Access, mode: u8, bcd: bool) {
-        *self = Counter { mode, bcd, access, ..Counter::new(self.gate) };
+        *self = Counter {
+            mode,
+            bcd,
+            access,
+            ..Counter::new(self.gate)
+        };
     }
 
     fn modulus(&self) -> i64 {
@@ -93,7 +98,13 @@ impl Counter {
 
     /// Brings counter to `clock`: what happens once happens, periods that are over are left behind.
     pub fn settle(&mut self, clock: i64) {
-        let Phase::Counting { mut start, mut count } = self.phase else { return };
+        let Phase::Counting {
+            mut start,
+            mut count,
+        } = self.phase
+        else {
+            return;
+        };
         if clock < start {
             return;
         }
@@ -103,7 +114,11 @@ impl Counter {
                 if let Some(next) = self.next.filter(|next| clock >= next.at) {
                     // Taken over at the end of the high half, the low half is the new count's.
                     let in_half = next.at < start + count;
-                    start = if in_half { next.at - Self::high_half(next.count) } else { next.at };
+                    start = if in_half {
+                        next.at - Self::high_half(next.count)
+                    } else {
+                        next.at
+                    };
                     count = next.count;
                     self.next = None;
                 }
@@ -133,7 +148,9 @@ impl Counter {
 
     /// The first clock after `clock` at which OUT changes by itself. The counter is settled at `clock`.
     pub fn next_change(&self, clock: i64) -> Option<i64> {
-        let Phase::Counting { start, count } = self.phase else { return None };
+        let Phase::Counting { start, count } = self.phase else {
+            return None;
+        };
         let period = start + (clock - start).max(0) / count.max(1) * count;
         let candidates = match self.mode {
             0 if !self.fired => [start + count, 0],
@@ -172,7 +189,9 @@ impl Counter {
         if !self.bcd {
             return value as u16;
         }
-        [1000, 100, 10, 1].iter().fold(0, |bcd, unit| bcd << 4 | (value / unit % 10) as u16)
+        [1000, 100, 10, 1]
+            .iter()
+            .fold(0, |bcd, unit| bcd << 4 | (value / unit % 10) as u16)
     }
 
     pub fn latch_count(&mut self, clock: i64) {
@@ -198,15 +217,19 @@ impl Counter {
             Access::Both => 3,
         };
         let out = u8::from(self.out(clock));
-        self.latched_status =
-            Some(out << 7 | u8::from(null) << 6 | access << 4 | self.mode << 1 | u8::from(self.bcd));
+        self.latched_status = Some(
+            out << 7 | u8::from(null) << 6 | access << 4 | self.mode << 1 | u8::from(self.bcd),
+        );
     }
 
     pub fn read(&mut self, clock: i64) -> u8 {
         if let Some(status) = self.latched_status.take() {
             return status;
         }
-        let [low, high] = self.latched_count.unwrap_or_else(|| self.visible(clock)).to_le_bytes();
+        let [low, high] = self
+            .latched_count
+            .unwrap_or_else(|| self.visible(clock))
+            .to_le_bytes();
         let high_now = match self.access {
             Access::Low => false,
             Access::High => true,
@@ -244,7 +267,9 @@ impl Counter {
     /// A whole count has been written.
     pub fn load(&mut self, clock: i64, written: u16) {
         let count = if self.bcd {
-            (0..4).rev().fold(0, |count, digit| count * 10 + i64::from(written >> (4 * digit) & 15))
+            (0..4).rev().fold(0, |count, digit| {
+                count * 10 + i64::from(written >> (4 * digit) & 15)
+            })
         } else {
             i64::from(written)
         };
@@ -261,15 +286,21 @@ impl Counter {
                 Phase::Counting { start, count: old } if clock >= start => {
                     let high = Self::high_half(old);
                     let in_high = self.mode == 3 && clock - start < high;
-                    self.next = Some(Next { at: start + if in_high { high } else { old }, count });
+                    self.next = Some(Next {
+                        at: start + if in_high { high } else { old },
+                        count,
+                    });
                 }
                 _ if self.gate => self.phase = Phase::Counting { start, count },
                 _ => self.phase = Phase::Held { value: count },
             },
             _ => {
                 self.fired = false;
-                self.phase =
-                    if self.gate { Phase::Counting { start, count } } else { Phase::Held { value: count } };
+                self.phase = if self.gate {
+                    Phase::Counting { start, count }
+                } else {
+                    Phase::Held { value: count }
+                };
             }
         }
     }
@@ -283,18 +314,26 @@ impl Counter {
         match (self.mode, gate) {
             (0 | 4, true) => {
                 if let Phase::Held { value } = self.phase {
-                    self.phase = Phase::Counting { start: clock, count: value };
+                    self.phase = Phase::Counting {
+                        start: clock,
+                        count: value,
+                    };
                 }
             }
             (1 | 2 | 3 | 5, true) if self.count != 0 => {
-                self.phase = Phase::Counting { start: clock + 1, count: self.count };
+                self.phase = Phase::Counting {
+                    start: clock + 1,
+                    count: self.count,
+                };
                 self.next = None;
                 self.fired = false;
                 self.waits = false;
             }
             (0 | 2 | 3 | 4, false) => {
                 if let Phase::Counting { .. } = self.phase {
-                    self.phase = Phase::Held { value: self.value(clock) };
+                    self.phase = Phase::Held {
+                        value: self.value(clock),
+                    };
                 }
             }
             _ => {}
@@ -308,7 +347,9 @@ impl Counter {
         let phase = match self.phase {
             Phase::Idle => true,
             Phase::Held { value } => (0..=65_536).contains(&value),
-            Phase::Counting { start, count } => in_range(count) && (-65_536..=CLOCK_MAX).contains(&start),
+            Phase::Counting { start, count } => {
+                in_range(count) && (-65_536..=CLOCK_MAX).contains(&start)
+            }
         };
         let next = |next: Next| in_range(next.count) && (0..=CLOCK_MAX).contains(&next.at);
         self.mode <= 5 && phase && (0..=65_536).contains(&self.count) && self.next.is_none_or(next)

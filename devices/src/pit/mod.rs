@@ -64,7 +64,14 @@ impl Pit {
         counters[1].load(0, 18);
         counters[2].set_mode(Access::Both, 3, false);
         let line = counters[0].out(0);
-        Pit { s: PitState { counters, port_b: 0, settled: 0, line } }
+        Pit {
+            s: PitState {
+                counters,
+                port_b: 0,
+                settled: 0,
+                line,
+            },
+        }
     }
 
     /// The level of IRQ0 at power-on, which is no edge.
@@ -76,7 +83,9 @@ impl Pit {
     /// nobody has listened in between.
     fn settle(&mut self, clock: i64, out: &mut Effects) {
         let s = &mut self.s;
-        let changed = s.counters[0].next_change(s.settled).is_some_and(|at| at <= clock);
+        let changed = s.counters[0]
+            .next_change(s.settled)
+            .is_some_and(|at| at <= clock);
         for counter in &mut s.counters {
             counter.settle(clock);
         }
@@ -149,7 +158,7 @@ impl Device for Pit {
         let clock = clocks(now_ns);
         self.settle(clock, out);
         let value = match reg {
-            0..3 => self.s.counters[usize::from(reg)].read(clock),
+            0..=2 => self.s.counters[usize::from(reg)].read(clock),
             PORT_B => self.read_port_b(clock),
             // The control word cannot be read.
             _ => 0xff,
@@ -162,7 +171,7 @@ impl Device for Pit {
         self.settle(clock, out);
         let value = value as u8;
         match reg {
-            0..3 => self.s.counters[usize::from(reg)].write(clock, value),
+            0..=2 => self.s.counters[usize::from(reg)].write(clock, value),
             CONTROL => self.write_control(clock, value),
             PORT_B => {
                 self.s.port_b = value & PORT_B_WRITABLE;
@@ -188,9 +197,22 @@ impl Device for Pit {
     }
 
     fn restore(&mut self, state: &PitState) -> Result<(), BadState> {
-        let PitState { counters, port_b: _, settled, line: _ } = state;
-        ensure(counters.iter().all(Counter::is_sound), "PIT", "a count or a time out of range")?;
-        ensure((0..=counter::CLOCK_MAX).contains(settled), "PIT", "a time out of range")?;
+        let PitState {
+            counters,
+            port_b: _,
+            settled,
+            line: _,
+        } = state;
+        ensure(
+            counters.iter().all(Counter::is_sound),
+            "PIT",
+            "a count or a time out of range",
+        )?;
+        ensure(
+            (0..=counter::CLOCK_MAX).contains(settled),
+            "PIT",
+            "a time out of range",
+        )?;
         self.s = state.clone();
         Ok(())
     }

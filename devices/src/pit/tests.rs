@@ -10,7 +10,11 @@ struct Timer {
 
 impl Timer {
     fn new() -> Timer {
-        Timer { pit: Pit::new(), out: Effects::default(), clock: 0 }
+        Timer {
+            pit: Pit::new(),
+            out: Effects::default(),
+            clock: 0,
+        }
     }
     fn ns(&self) -> u64 {
         CLOCK.ns_of(self.clock)
@@ -22,7 +26,8 @@ impl Timer {
     }
     fn w(&mut self, reg: u16, values: &[u8]) -> &mut Timer {
         for &value in values {
-            self.pit.write(self.ns(), reg, 1, value.into(), &mut self.out);
+            self.pit
+                .write(self.ns(), reg, 1, value.into(), &mut self.out);
         }
         self
     }
@@ -42,7 +47,9 @@ impl Timer {
     }
     /// OUT of counter 2 over clocks, as a waveform.
     fn wave(&mut self, clocks: std::ops::Range<u64>) -> String {
-        clocks.map(|clock| if self.at(clock).out2() { '-' } else { '_' }).collect()
+        clocks
+            .map(|clock| if self.at(clock).out2() { '-' } else { '_' })
+            .collect()
     }
 }
 
@@ -97,7 +104,11 @@ fn mode_2_is_low_for_one_clock_in_n() {
     t.w(PORT_B, &[0]);
     assert_eq!(t.wave(22..26), "----", "no gate, no pulses");
     t.w(PORT_B, &[1]);
-    assert_eq!(t.wave(26..31), "--_-_");
+    assert_eq!(
+        t.wave(26..31),
+        "-_-_-",
+        "a whole period from the gate's rise at 25"
+    );
 }
 
 #[test]

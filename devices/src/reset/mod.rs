@@ -33,7 +33,12 @@ pub(crate) struct Reset {
 impl Reset {
     /// As firmware leaves them: address line 20 is on.
     pub fn new() -> Reset {
-        Reset { s: ResetState { port_92: PORT_92_A20, port_cf9: 0 } }
+        Reset {
+            s: ResetState {
+                port_92: PORT_92_A20,
+                port_cf9: 0,
+            },
+        }
     }
 }
 
@@ -41,7 +46,11 @@ impl Device for Reset {
     type State = ResetState;
 
     fn read(&mut self, _now_ns: u64, reg: u16, _size: u8, _out: &mut Effects) -> u32 {
-        u32::from(if reg == PORT_92 { self.s.port_92 } else { self.s.port_cf9 })
+        u32::from(if reg == PORT_92 {
+            self.s.port_92
+        } else {
+            self.s.port_cf9
+        })
     }
 
     /// A reset happens when its bit goes from 0 to 1.
@@ -49,12 +58,16 @@ impl Device for Reset {
         let value = value as u8;
         if reg == PORT_92 {
             if value & !self.s.port_92 & PORT_92_RESET != 0 {
-                out.end(Power::Reset { by: ResetBy::Port92 });
+                out.end(Power::Reset {
+                    by: ResetBy::Port92,
+                });
             }
             self.s.port_92 = value & (PORT_92_A20 | PORT_92_RESET);
         } else {
             if value & !self.s.port_cf9 & CF9_RESET_CPU != 0 {
-                out.end(Power::Reset { by: ResetBy::ResetControl });
+                out.end(Power::Reset {
+                    by: ResetBy::ResetControl,
+                });
             }
             self.s.port_cf9 = value & (CF9_HARD | CF9_RESET_CPU);
         }
@@ -85,8 +98,18 @@ mod tests {
 
     #[test]
     fn rising_bits_reset() {
-        assert_eq!(ends(&[(PORT_CF9, 2), (PORT_CF9, 6)]), Some(Power::Reset { by: ResetBy::ResetControl }));
-        assert_eq!(ends(&[(PORT_92, 3)]), Some(Power::Reset { by: ResetBy::Port92 }));
+        assert_eq!(
+            ends(&[(PORT_CF9, 2), (PORT_CF9, 6)]),
+            Some(Power::Reset {
+                by: ResetBy::ResetControl
+            })
+        );
+        assert_eq!(
+            ends(&[(PORT_92, 3)]),
+            Some(Power::Reset {
+                by: ResetBy::Port92
+            })
+        );
         assert_eq!(ends(&[(PORT_CF9, 2), (PORT_92, 2), (PORT_92, 0)]), None);
     }
 

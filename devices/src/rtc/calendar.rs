@@ -31,7 +31,11 @@ impl Date {
             (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let shifted = (5 * day_of_year + 2) / 153;
-        let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+        let month = if shifted < 10 {
+            shifted + 3
+        } else {
+            shifted - 9
+        };
         Date {
             year: era * 400 + year_of_era + i64::from(month <= 2),
             month,
@@ -61,7 +65,15 @@ mod tests {
             (47_541, 2100, 3, 1),
         ] {
             let date = Date::from_epoch(days * DAY_S + 5);
-            assert_eq!(date, Date { year, month, day, second_of_day: 5 });
+            assert_eq!(
+                date,
+                Date {
+                    year,
+                    month,
+                    day,
+                    second_of_day: 5
+                }
+            );
         }
     }
 
@@ -72,7 +84,10 @@ mod tests {
             let date = Date::from_epoch(days * DAY_S);
             assert_eq!(date.to_epoch(), days * DAY_S);
             let next_day = date.day == last.day + 1 && date.month == last.month;
-            assert!(next_day || (date.day == 1 && date.month == last.month % 12 + 1), "{last:?} {date:?}");
+            assert!(
+                next_day || (date.day == 1 && date.month == last.month % 12 + 1),
+                "{last:?} {date:?}"
+            );
             last = date;
         }
     }

@@ -39,7 +39,16 @@ const REG_C: u8 = 0x0c;
 const REG_D: u8 = 0x0d;
 pub(crate) const CENTURY: u8 = 0x32;
 /// Registers that show the time, in the order of [`Rtc::encode`].
-const TIME: [u8; 8] = [SECONDS, MINUTES, HOURS, DAY_OF_WEEK, DAY, MONTH, YEAR, CENTURY];
+const TIME: [u8; 8] = [
+    SECONDS,
+    MINUTES,
+    HOURS,
+    DAY_OF_WEEK,
+    DAY,
+    MONTH,
+    YEAR,
+    CENTURY,
+];
 
 const A_UIP: u8 = 0x80;
 /// Divider bits 110 and 111 hold the divider chain in reset.
@@ -149,7 +158,11 @@ impl Rtc {
 
     /// Guest time at which the clock begins to show `time_s`.
     fn ns_of_time(&self, time_s: i64) -> i64 {
-        self.s.base_ns.saturating_add(time_s.saturating_sub(self.s.base_s).saturating_mul(SECOND_NS))
+        self.s.base_ns.saturating_add(
+            time_s
+                .saturating_sub(self.s.base_s)
+                .saturating_mul(SECOND_NS),
+        )
     }
 
     /// The periodic rate, or `None` when it is switched off (data sheet, table 5).
@@ -181,7 +194,9 @@ impl Rtc {
             if self.running() && self.time_s(now) > self.time_s(then) {
                 self.s.flags |= UPDATE;
                 let alarm_due = self.s.flags & ALARM == 0
-                    && self.alarm_after(self.time_s(then)).is_some_and(|at| at <= self.time_s(now));
+                    && self
+                        .alarm_after(self.time_s(then))
+                        .is_some_and(|at| at <= self.time_s(now));
                 if alarm_due {
                     self.s.flags |= ALARM;
                 }
@@ -201,11 +216,19 @@ impl Rtc {
 
     fn encode(&self, value: i64) -> u8 {
         let value = value as u8;
-        if self.s.b & B_BINARY != 0 { value } else { (value / 10) << 4 | value % 10 }
+        if self.s.b & B_BINARY != 0 {
+            value
+        } else {
+            (value / 10) << 4 | value % 10
+        }
     }
 
     fn decode(&self, byte: u8) -> i64 {
-        if self.s.b & B_BINARY != 0 { byte.into() } else { i64::from(byte >> 4) * 10 + i64::from(byte & 15) }
+        if self.s.b & B_BINARY != 0 {
+            byte.into()
+        } else {
+            i64::from(byte >> 4) * 10 + i64::from(byte & 15)
+        }
     }
 
     fn encode_hour(&self, hour: i64) -> u8 {
@@ -227,7 +250,8 @@ impl Rtc {
     fn time_registers(&self, time_s: i64) -> [u8; 8] {
         let date = Date::from_epoch(time_s);
         // 1970-01-01 was a Thursday, and Sunday is 1.
-        let day_of_week = (time_s.div_euclid(DAY_S) + 4 + i64::from(self.s.day_of_week_offset)).rem_euclid(7);
+        let day_of_week =
+            (time_s.div_euclid(DAY_S) + 4 + i64::from(self.s.day_of_week_offset)).rem_euclid(7);
         [
             self.encode(date.second_of_day % 60),
             self.encode(date.second_of_day / 60 % 60),
@@ -251,7 +275,10 @@ impl Rtc {
     /// The clock starts from what is in its registers. Values that no clock shows are brought into range.
     fn start(&mut self, now: i64) {
         let reg = |reg: u8| self.s.ram[usize::from(reg)];
-        let (hour, minute) = (self.decode_hour(reg(HOURS)).min(23), self.decode(reg(MINUTES)).min(59));
+        let (hour, minute) = (
+            self.decode_hour(reg(HOURS)).min(23),
+            self.decode(reg(MINUTES)).min(59),
+        );
         let date = Date {
             year: self.decode(reg(CENTURY)).min(99) * 100 + self.decode(reg(YEAR)).min(99),
             month: self.decode(reg(MONTH)).clamp(1, 12),
@@ -260,7 +287,8 @@ impl Rtc {
         };
         let time_s = date.to_epoch();
         let day_of_week = self.decode(reg(DAY_OF_WEEK)).clamp(1, 7) - 1;
-        self.s.day_of_week_offset = (day_of_week - (time_s.div_euclid(DAY_S) + 4)).rem_euclid(7) as u8;
+        self.s.day_of_week_offset =
+            (day_of_week - (time_s.div_euclid(DAY_S) + 4)).rem_euclid(7) as u8;
         self.s.base_ns += self.seconds_since_base(now) * SECOND_NS;
         self.s.base_s = time_s;
     }
@@ -275,7 +303,9 @@ impl Rtc {
         let hour = (hour_byte < ALARM_ANY).then(|| self.decode_hour(hour_byte));
         let minute = wanted(MINUTES_ALARM, &|byte| self.decode(byte));
         let second = wanted(SECONDS_ALARM, &|byte| self.decode(byte));
-        let candidates = |wanted: Option<i64>, end: i64| (0..end).filter(move |&v| wanted.is_none_or(|w| w == v));
+        let candidates = |wanted: Option<i64>, end: i64| {
+            (0..end).filter(move |&v| wanted.is_none_or(|w| w == v))
+        };
         for day in 0..=1 {
             let midnight = (time_s.div_euclid(DAY_S) + day) * DAY_S;
             for hour in candidates(hour, 24) {
@@ -283,7 +313,8 @@ impl Rtc {
                 for minute_s in candidates(minute, 60).map(|minute| hour_s + minute * 60) {
                     // Whole minutes that are over need no look at their seconds.
                     if minute_s + 59 > time_s
-                        && let Some(second) = candidates(second, 60).find(|second| minute_s + second > time_s)
+                        && let Some(second) =
+                            candidates(second, 60).find(|second| minute_s + second > time_s)
                     {
                         return Some(minute_s + second);
                     }
@@ -297,12 +328,18 @@ impl Rtc {
         let index = self.s.index;
         match index {
             REG_A => {
-                let ahead = now.saturating_sub(self.s.base_ns).rem_euclid(SECOND_NS) >= SECOND_NS - UIP_AHEAD_NS;
+                let ahead = now.saturating_sub(self.s.base_ns).rem_euclid(SECOND_NS)
+                    >= SECOND_NS - UIP_AHEAD_NS;
                 self.s.a | if self.running() && ahead { A_UIP } else { 0 }
             }
             REG_B => self.s.b,
             REG_C => {
-                let flags = self.s.flags | if self.s.flags & self.s.b != 0 { C_IRQF } else { 0 };
+                let flags = self.s.flags
+                    | if self.s.flags & self.s.b != 0 {
+                        C_IRQF
+                    } else {
+                        0
+                    };
                 self.s.flags = 0;
                 self.drive(out);
                 flags
@@ -388,12 +425,15 @@ impl Device for Rtc {
             return None;
         }
         let waiting = s.b & !s.flags;
-        let periodic = self.periodic_hz().filter(|_| waiting & PERIODIC != 0).map(|hz| {
-            let next = i128::from(self.periods(s.settled_ns, hz)) + 1;
-            let hz = i128::from(hz);
-            let after_base = (next * i128::from(SECOND_NS) + hz - 1).div_euclid(hz);
-            i64::try_from(after_base + i128::from(s.base_ns)).unwrap_or(i64::MAX)
-        });
+        let periodic = self
+            .periodic_hz()
+            .filter(|_| waiting & PERIODIC != 0)
+            .map(|hz| {
+                let next = i128::from(self.periods(s.settled_ns, hz)) + 1;
+                let hz = i128::from(hz);
+                let after_base = (next * i128::from(SECOND_NS) + hz - 1).div_euclid(hz);
+                i64::try_from(after_base + i128::from(s.base_ns)).unwrap_or(i64::MAX)
+            });
         let now_s = self.time_s(s.settled_ns);
         let running = self.running();
         let update = (running && waiting & UPDATE != 0).then(|| self.ns_of_time(now_s + 1));
@@ -401,7 +441,11 @@ impl Device for Rtc {
             .then(|| self.alarm_after(now_s))
             .flatten()
             .map(|at| self.ns_of_time(at));
-        [periodic, update, alarm].into_iter().flatten().min().map(|at| at.max(0) as u64)
+        [periodic, update, alarm]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|at| at.max(0) as u64)
     }
 
     fn save(&self) -> RtcState {
@@ -411,13 +455,25 @@ impl Device for Rtc {
 
     fn restore(&mut self, state: &RtcState) -> Result<(), BadState> {
         const DEVICE: &str = "real-time clock";
-        ensure(state.ram.len() == RAM_BYTES && state.index < 128, DEVICE, "RAM of another size")?;
-        ensure(state.day_of_week_offset < 7, DEVICE, "a day of the week out of range")?;
+        ensure(
+            state.ram.len() == RAM_BYTES && state.index < 128,
+            DEVICE,
+            "RAM of another size",
+        )?;
+        ensure(
+            state.day_of_week_offset < 7,
+            DEVICE,
+            "a day of the week out of range",
+        )?;
         ensure(state.settled_ns >= 0, DEVICE, "a time out of range")?;
         // Years 0 to 9999, and a base that is no later than half a second before the time of the state.
         let years = -62_167_219_200 - DAY_S..=253_402_300_799 + 31 * DAY_S;
         ensure(years.contains(&state.base_s), DEVICE, "a time out of range")?;
-        ensure((-SECOND_NS..=state.settled_ns).contains(&state.base_ns), DEVICE, "a time out of range")?;
+        ensure(
+            (-SECOND_NS..=state.settled_ns).contains(&state.base_ns),
+            DEVICE,
+            "a time out of range",
+        )?;
         self.s = state.clone();
         Ok(())
     }

@@ -11,7 +11,11 @@ struct Clock {
 
 impl Clock {
     fn new() -> Clock {
-        Clock { rtc: Rtc::new(EPOCH_S, 256 << 20, 1), out: Effects::default(), now_ns: 0 }
+        Clock {
+            rtc: Rtc::new(EPOCH_S, 256 << 20, 1),
+            out: Effects::default(),
+            now_ns: 0,
+        }
     }
     fn at(&mut self, now_ns: u64) -> &mut Clock {
         self.now_ns = now_ns;
@@ -19,12 +23,15 @@ impl Clock {
         self
     }
     fn r(&mut self, index: u8) -> u8 {
-        self.rtc.write(self.now_ns, INDEX, 1, index.into(), &mut self.out);
+        self.rtc
+            .write(self.now_ns, INDEX, 1, index.into(), &mut self.out);
         self.rtc.read(self.now_ns, DATA, 1, &mut self.out) as u8
     }
     fn w(&mut self, index: u8, value: u8) {
-        self.rtc.write(self.now_ns, INDEX, 1, index.into(), &mut self.out);
-        self.rtc.write(self.now_ns, DATA, 1, value.into(), &mut self.out);
+        self.rtc
+            .write(self.now_ns, INDEX, 1, index.into(), &mut self.out);
+        self.rtc
+            .write(self.now_ns, DATA, 1, value.into(), &mut self.out);
     }
     fn time(&mut self) -> [u8; 8] {
         TIME.map(|reg| self.r(reg))
@@ -73,7 +80,10 @@ fn set_stops_and_starts_the_clock_as_linux_sets_it() {
     c.at(NS_PER_S / 4);
     c.w(REG_B, B_24_HOURS | B_SET);
     c.w(REG_A, 0x26 | 0x70);
-    for (reg, value) in TIME.into_iter().zip([0x56, 0x34, 0x12, 3, 0x29, 0x02, 0x24, 0x20]) {
+    for (reg, value) in TIME
+        .into_iter()
+        .zip([0x56, 0x34, 0x12, 3, 0x29, 0x02, 0x24, 0x20])
+    {
         c.w(reg, value);
     }
     c.at(10 * NS_PER_S);
@@ -82,7 +92,10 @@ fn set_stops_and_starts_the_clock_as_linux_sets_it() {
     c.w(REG_A, 0x26);
     // The divider was let go: the first second ends half a second from now.
     assert_eq!(c.at(10 * NS_PER_S + NS_PER_S / 2 - 1).r(SECONDS), 0x56);
-    assert_eq!(c.at(10 * NS_PER_S + NS_PER_S / 2).time(), [0x57, 0x34, 0x12, 3, 0x29, 0x02, 0x24, 0x20]);
+    assert_eq!(
+        c.at(10 * NS_PER_S + NS_PER_S / 2).time(),
+        [0x57, 0x34, 0x12, 3, 0x29, 0x02, 0x24, 0x20]
+    );
     c.at(10 * NS_PER_S + 86_400 * NS_PER_S);
     assert_eq!(c.time()[3..], [4, 0x01, 0x03, 0x24, 0x20]);
 }
@@ -120,7 +133,11 @@ fn periodic_interrupt_runs_at_its_exact_rate() {
     while let Some(at) = c.rtc.deadline_ns().filter(|&at| at <= 3600 * NS_PER_S) {
         c.at(at);
         assert_eq!(c.lines(), [true]);
-        assert_eq!(c.rtc.deadline_ns(), None, "the line is up: nothing new to see");
+        assert_eq!(
+            c.rtc.deadline_ns(),
+            None,
+            "the line is up: nothing new to see"
+        );
         assert_eq!(c.r(REG_C) & (C_IRQF | PERIODIC), C_IRQF | PERIODIC);
         assert_eq!(c.lines(), [false]);
         count += 1;
@@ -141,7 +158,11 @@ fn update_and_alarm_interrupts() {
     assert_eq!(c.lines(), [true]);
     assert_eq!(c.r(REG_C), C_IRQF | UPDATE | PERIODIC);
     c.lines();
-    for (at, value) in [(HOURS_ALARM, 0x14), (MINUTES_ALARM, 0x01), (SECONDS_ALARM, 0x30)] {
+    for (at, value) in [
+        (HOURS_ALARM, 0x14),
+        (MINUTES_ALARM, 0x01),
+        (SECONDS_ALARM, 0x30),
+    ] {
         c.w(at as u8, value);
     }
     c.w(REG_B, B_24_HOURS | ALARM);
@@ -151,9 +172,17 @@ fn update_and_alarm_interrupts() {
     c.at(92 * NS_PER_S);
     assert_eq!(c.lines(), [true]);
     assert_eq!(c.r(REG_C) & ALARM, ALARM);
-    assert_eq!(c.rtc.deadline_ns(), Some((92 + 86_400) * NS_PER_S), "every day");
+    assert_eq!(
+        c.rtc.deadline_ns(),
+        Some((92 + 86_400) * NS_PER_S),
+        "every day"
+    );
     c.w(HOURS_ALARM as u8, 0xff);
-    assert_eq!(c.rtc.deadline_ns(), Some((92 + 3_600) * NS_PER_S), "every hour");
+    assert_eq!(
+        c.rtc.deadline_ns(),
+        Some((92 + 3_600) * NS_PER_S),
+        "every hour"
+    );
     c.w(MINUTES_ALARM as u8, 0xc0);
     c.w(SECONDS_ALARM as u8, 0xc0);
     assert_eq!(c.rtc.deadline_ns(), Some(93 * NS_PER_S), "every second");

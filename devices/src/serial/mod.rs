@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-pub use tap::ConsoleTap;
+pub use tap::{ConsoleTap, TapBytes};
 
 use crate::device::{BadState, Device, Effects, ensure};
 use crate::map::NS_PER_S;
@@ -83,7 +83,9 @@ impl Serial {
         if self.looped() {
             return 0;
         }
-        let taken = bytes.len().min(self.capacity().saturating_sub(self.s.rx.len()));
+        let taken = bytes
+            .len()
+            .min(self.capacity().saturating_sub(self.s.rx.len()));
         if taken > 0 {
             self.s.rx.extend(&bytes[..taken]);
             self.s.rx_activity_ns = now_ns;
@@ -106,7 +108,11 @@ impl Serial {
 
     /// Characters in the FIFO that raise "received data available" (FCR bits 6 and 7).
     fn trigger(&self) -> usize {
-        if self.fifo_enabled() { [1, 4, 8, 14][usize::from((self.s.fcr & FCR_TRIGGER) >> 6)] } else { 1 }
+        if self.fifo_enabled() {
+            [1, 4, 8, 14][usize::from((self.s.fcr & FCR_TRIGGER) >> 6)]
+        } else {
+            1
+        }
     }
 
     /// Four characters' time at the programmed rate and frame (section 8.11). A divisor of 0 divides by 65536.
@@ -116,7 +122,11 @@ impl Serial {
             + 5 + u64::from(lcr & LCR_WORD_LENGTH)
             + u64::from(lcr & LCR_PARITY != 0)
             + if lcr & LCR_STOP != 0 { 2 } else { 1 };
-        let divisor = if self.s.divisor == 0 { 65536 } else { u64::from(self.s.divisor) };
+        let divisor = if self.s.divisor == 0 {
+            65536
+        } else {
+            u64::from(self.s.divisor)
+        };
         (4 * frame_bits * 16 * divisor * NS_PER_S).div_ceil(CRYSTAL_HZ)
     }
 
@@ -169,10 +179,15 @@ impl Serial {
         if !self.looped() {
             return MODEM_LINES;
         }
-        [(MCR_RTS, MSR_CTS), (MCR_DTR, MSR_DSR), (MCR_OUT1, MSR_RI), (MCR_OUT2, MSR_DCD)]
-            .iter()
-            .filter(|(output, _)| self.s.mcr & output != 0)
-            .fold(0, |lines, (_, input)| lines | input)
+        [
+            (MCR_RTS, MSR_CTS),
+            (MCR_DTR, MSR_DSR),
+            (MCR_OUT1, MSR_RI),
+            (MCR_OUT2, MSR_DCD),
+        ]
+        .iter()
+        .filter(|(output, _)| self.s.mcr & output != 0)
+        .fold(0, |lines, (_, input)| lines | input)
     }
 
     fn read_data(&mut self, now_ns: u64) -> u8 {
@@ -204,7 +219,11 @@ impl Serial {
             self.s.timeout_pending = false;
             self.s.rx_activity_ns = now_ns;
         }
-        self.s.fcr = if value & FCR_ENABLE != 0 { value & FCR_STORED } else { 0 };
+        self.s.fcr = if value & FCR_ENABLE != 0 {
+            value & FCR_STORED
+        } else {
+            0
+        };
     }
 
     fn write_mcr(&mut self, value: u8) {
@@ -235,7 +254,11 @@ impl Device for Serial {
                 if source == IIR_THRE {
                     self.s.thre_pending = false;
                 }
-                if self.fifo_enabled() { source | IIR_FIFO } else { source }
+                if self.fifo_enabled() {
+                    source | IIR_FIFO
+                } else {
+                    source
+                }
             }
             LCR => self.s.lcr,
             MCR => self.s.mcr,
@@ -300,7 +323,11 @@ impl Device for Serial {
     }
 
     fn restore(&mut self, state: &SerialState) -> Result<(), BadState> {
-        ensure(state.rx.len() <= FIFO_BYTES, "serial port", "more characters than the FIFO holds")?;
+        ensure(
+            state.rx.len() <= FIFO_BYTES,
+            "serial port",
+            "more characters than the FIFO holds",
+        )?;
         self.s = state.clone();
         Ok(())
     }

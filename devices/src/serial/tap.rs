@@ -40,8 +40,18 @@ impl ConsoleTap {
     /// ascending ports, exactly as the board does.
     pub fn write(&mut self, port: u16, size: u8, value: u32) -> TapBytes {
         let mut sent = TapBytes::default();
-        for (i, byte) in value.to_le_bytes().into_iter().enumerate().take(usize::from(size)) {
-            let Some(reg) = port.checked_add(i as u16).and_then(|at| at.checked_sub(COM1)) else { continue };
+        for (i, byte) in value
+            .to_le_bytes()
+            .into_iter()
+            .enumerate()
+            .take(usize::from(size))
+        {
+            let Some(reg) = port
+                .checked_add(i as u16)
+                .and_then(|at| at.checked_sub(COM1))
+            else {
+                continue;
+            };
             match reg {
                 DATA if !self.dlab && !self.looped => {
                     sent.bytes[sent.len] = byte;

@@ -9,7 +9,11 @@ struct Port {
 
 impl Port {
     fn new() -> Port {
-        let mut port = Port { serial: Serial::new(4), out: Effects::default(), now_ns: 0 };
+        let mut port = Port {
+            serial: Serial::new(4),
+            out: Effects::default(),
+            now_ns: 0,
+        };
         port.w(MCR, MCR_OUT2);
         port
     }
@@ -17,7 +21,8 @@ impl Port {
         self.serial.read(self.now_ns, reg, 1, &mut self.out) as u8
     }
     fn w(&mut self, reg: u16, value: u8) {
-        self.serial.write(self.now_ns, reg, 1, value.into(), &mut self.out);
+        self.serial
+            .write(self.now_ns, reg, 1, value.into(), &mut self.out);
     }
     fn lines(&mut self) -> Vec<bool> {
         self.out.lines.drain(..).map(|(_, level)| level).collect()
@@ -53,7 +58,11 @@ fn thre_interrupt_comes_on_enabling_goes_on_reading_iir_and_pulses_on_writing() 
     p.w(IER, IER_THRE);
     assert_eq!(p.lines(), [true]);
     p.w(DATA, 1);
-    assert_eq!(p.lines(), [false, true], "an edge for an edge-triggered controller");
+    assert_eq!(
+        p.lines(),
+        [false, true],
+        "an edge for an edge-triggered controller"
+    );
     assert_eq!(p.r(IIR_FCR), IIR_THRE);
     assert_eq!(p.lines(), [false]);
     assert_eq!(p.r(IIR_FCR), IIR_NONE);
@@ -92,7 +101,11 @@ fn loopback_crosses_lines_and_data_as_linux_tests_it() {
 fn modem_deltas_clear_on_reading_and_ri_counts_only_when_it_ends() {
     let mut p = Port::new();
     p.w(MCR, MCR_LOOP | MCR_RTS | MCR_DTR | MCR_OUT2);
-    assert_eq!(p.r(MSR), 0xb0, "the same lines, crossed, as before: no change");
+    assert_eq!(
+        p.r(MSR),
+        0xb0,
+        "the same lines, crossed, as before: no change"
+    );
     p.w(MCR, MCR_LOOP | MCR_RTS | MCR_DTR | MCR_OUT2 | MCR_OUT1);
     assert_eq!(p.r(MSR), 0xf0);
     p.w(MCR, MCR_LOOP | MCR_DTR | MCR_OUT2);
@@ -147,7 +160,11 @@ fn trigger_level_and_character_timeout() {
     p.now_ns = 400_000;
     assert_eq!(p.r(DATA), b'1');
     assert_eq!(p.lines(), [false]);
-    assert_eq!(p.serial.deadline_ns(), Some(400_000 + 347_223), "six are left");
+    assert_eq!(
+        p.serial.deadline_ns(),
+        Some(400_000 + 347_223),
+        "six are left"
+    );
     assert_eq!(p.receive(b"89"), 2);
     assert_eq!(p.r(IIR_FCR), IIR_RDA | IIR_FIFO);
 }
@@ -172,7 +189,11 @@ fn the_tap_hears_what_the_port_sends() {
 fn the_tap_splits_wide_writes() {
     let mut tap = ConsoleTap::new();
     assert_eq!(&*tap.write(COM1 - 2, 4, 0x0141_ffff), b"A");
-    assert_eq!(&*tap.write(COM1, 4, 0x8300_0042), b"B", "LCR comes after the data");
+    assert_eq!(
+        &*tap.write(COM1, 4, 0x8300_0042),
+        b"B",
+        "LCR comes after the data"
+    );
     assert_eq!(&*tap.write(COM1, 1, 0x43), b"");
     assert_eq!(&*tap.write(0xffff, 4, 0), b"");
 }
