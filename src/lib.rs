@@ -4,5 +4,7 @@ pub mod cpu;
 pub mod memory;
 pub mod demo;
 pub mod machine;
+pub mod record;
+pub mod replay;
 pub mod tick;
 pub mod trace;
