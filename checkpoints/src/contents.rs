@@ -1,0 +1,436 @@
+//! The contents of pages, each kept once: raw, compressed, in a file, or several of these at once.
+
+use crate::chunk::{Packed, Shape};
+use crate::scratch::Extent;
+use crate::{PAGE_BYTES, Page, PageVersion};
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Names a content for as long as somebody holds a reference to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ContentId(u32);
+
+impl ContentId {
+    /// A page of zeros: always there, never counted.
+    pub const ZERO: ContentId = ContentId(0);
+}
+
+/// Names a chunk. Never used twice.
+pub(crate) type ChunkId = u64;
+
+struct Content {
+    version: PageVersion,
+    /// How many versions of pages have this content. 0: the place is free.
+    references: u32,
+    raw: Option<Arc<Page>>,
+    /// The chunk that holds it, and where in it.
+    chunk: Option<(ChunkId, u8)>,
+}
+
+struct Chunk {
+    shape: Shape,
+    /// Who is in it, in order. A member that has died may be another content by now: compare its `chunk`.
+    members: Box<[ContentId]>,
+    /// How many members still live here.
+    live: u8,
+    memory: Option<Arc<[u8]>>,
+    file: Option<Arc<Extent>>,
+}
+
+/// Where the bytes of a content are.
+pub(crate) enum Place {
+    Zero,
+    Raw(Arc<Page>),
+    Chunk(Located),
+}
+
+/// A page in a chunk.
+pub(crate) struct Located {
+    pub id: ChunkId,
+    pub index: u8,
+    pub shape: Shape,
+    pub bytes: Bytes,
+}
+
+/// Where the bytes of a chunk are. Stays readable whatever happens to the chunk meanwhile.
+pub(crate) enum Bytes {
+    Memory(Arc<[u8]>),
+    Scratch(Arc<Extent>),
+}
+
+/// Raw pages that are being compressed.
+pub(crate) type Group = Vec<(ContentId, Arc<Page>)>;
+
+pub(crate) struct Contents {
+    items: Vec<Content>,
+    free: Vec<ContentId>,
+    by_version: FxHashMap<PageVersion, ContentId>,
+    chunks: FxHashMap<ChunkId, Chunk>,
+    next_chunk: ChunkId,
+    /// Contents that have (or had) a raw copy, oldest first.
+    raw_queue: VecDeque<ContentId>,
+    /// Chunks that are (or were) in memory, oldest first.
+    memory_queue: VecDeque<ChunkId>,
+    /// Chunks of which at most half is alive.
+    sparse: VecDeque<ChunkId>,
+    /// Buffers to use again: getting fresh memory from the system costs more than the copy.
+    pool: Vec<Arc<Page>>,
+    pool_pages_max: usize,
+    raw_pages: u64,
+    packed_bytes: u64,
+}
+
+impl Contents {
+    pub fn new(pool_pages_max: usize) -> Contents {
+        let zero = Content {
+            version: PageVersion::ZERO,
+            references: 1,
+            raw: None,
+            chunk: None,
+        };
+        Contents {
+            items: vec![zero],
+            free: Vec::new(),
+            by_version: FxHashMap::default(),
+            chunks: FxHashMap::default(),
+            next_chunk: 0,
+            raw_queue: VecDeque::new(),
+            memory_queue: VecDeque::new(),
+            sparse: VecDeque::new(),
+            pool: Vec::new(),
+            pool_pages_max,
+            raw_pages: 0,
+            packed_bytes: 0,
+        }
+    }
+
+    fn item(&self, id: ContentId) -> &Content {
+        &self.items[id.0 as usize]
+    }
+
+    fn item_mut(&mut self, id: ContentId) -> &mut Content {
+        &mut self.items[id.0 as usize]
+    }
+
+    /// The content of `page`, whose version is `version`, with one reference for the caller.
+    pub fn intern(&mut self, version: PageVersion, page: &Page) -> ContentId {
+        if version == PageVersion::ZERO {
+            return ContentId::ZERO;
+        }
+        if let Some(&id) = self.by_version.get(&version) {
+            self.item_mut(id).references += 1;
+            return id;
+        }
+        let raw = Some(self.copy_of(page));
+        self.raw_pages += 1;
+        let id = self.place(Content {
+            version,
+            references: 1,
+            raw,
+            chunk: None,
+        });
+        self.raw_queue.push_back(id);
+        id
+    }
+
+    fn place(&mut self, content: Content) -> ContentId {
+        let version = content.version;
+        let id = match self.free.pop() {
+            Some(id) => {
+                *self.item_mut(id) = content;
+                id
+            }
+            None => {
+                // 2^32 contents are 16 TiB of different pages; the tables alone would take 300 GB.
+                let id =
+                    ContentId(u32::try_from(self.items.len()).expect("fewer than 2^32 contents"));
+                self.items.push(content);
+                id
+            }
+        };
+        self.by_version.insert(version, id);
+        id
+    }
+
+    fn copy_of(&mut self, page: &Page) -> Arc<Page> {
+        if let Some(mut buffer) = self.pool.pop()
+            && let Some(to) = Arc::get_mut(&mut buffer)
+        {
+            to.copy_from_slice(page);
+            return buffer;
+        }
+        // Straight into the new allocation: `Arc::new(*page)` may go by way of the stack.
+        match Arc::<[u8]>::from(&page[..]).try_into() {
+            Ok(copy) => copy,
+            Err(_) => Arc::new(*page),
+        }
+    }
+
+    fn recycle(&mut self, mut buffer: Arc<Page>) {
+        if self.pool.len() < self.pool_pages_max && Arc::get_mut(&mut buffer).is_some() {
+            self.pool.push(buffer);
+        }
+    }
+
+    /// One more reference to a content that already has one.
+    pub fn retain(&mut self, id: ContentId) {
+        if id != ContentId::ZERO {
+            self.item_mut(id).references += 1;
+        }
+    }
+
+    /// Gives a reference back.
+    pub fn release(&mut self, id: ContentId) {
+        if id == ContentId::ZERO {
+            return;
+        }
+        let item = self.item_mut(id);
+        item.references -= 1;
+        if item.references > 0 {
+            return;
+        }
+        let (version, chunk) = (item.version, item.chunk.take());
+        self.by_version.remove(&version);
+        self.drop_raw(id);
+        self.free.push(id);
+        if let Some((chunk, _)) = chunk {
+            self.leave(chunk);
+        }
+    }
+
+    fn drop_raw(&mut self, id: ContentId) {
+        if let Some(raw) = self.item_mut(id).raw.take() {
+            self.raw_pages -= 1;
+            self.recycle(raw);
+        }
+    }
+
+    /// A member of a chunk has died or moved out.
+    fn leave(&mut self, id: ChunkId) {
+        let Some(chunk) = self.chunks.get_mut(&id) else {
+            return;
+        };
+        chunk.live -= 1;
+        if chunk.live == 0 {
+            let memory = chunk.memory.take();
+            self.packed_bytes -= memory.map_or(0, |bytes| bytes.len() as u64);
+            self.chunks.remove(&id);
+        } else if chunk.live == chunk.shape.pages / 2 {
+            self.sparse.push_back(id);
+        }
+    }
+
+    pub fn version(&self, id: ContentId) -> PageVersion {
+        self.item(id).version
+    }
+
+    pub fn place_of(&self, id: ContentId) -> Place {
+        let item = self.item(id);
+        match (&item.raw, item.chunk) {
+            _ if id == ContentId::ZERO => Place::Zero,
+            (Some(raw), _) => Place::Raw(Arc::clone(raw)),
+            (None, Some((chunk, index))) => Place::Chunk(self.located(chunk, index)),
+            (None, None) => unreachable!("a content is raw or in a chunk"),
+        }
+    }
+
+    /// The raw copy, if there is one: spares the reader the reference count.
+    pub fn raw_of(&self, id: ContentId) -> Option<&Page> {
+        self.item(id).raw.as_deref()
+    }
+
+    fn located(&self, id: ChunkId, index: u8) -> Located {
+        let chunk = &self.chunks[&id];
+        let bytes = match (&chunk.memory, &chunk.file) {
+            (Some(memory), _) => Bytes::Memory(Arc::clone(memory)),
+            (None, Some(extent)) => Bytes::Scratch(Arc::clone(extent)),
+            (None, None) => unreachable!("a chunk is in memory or in a file"),
+        };
+        Located {
+            id,
+            index,
+            shape: chunk.shape,
+            bytes,
+        }
+    }
+
+    /// Takes the oldest raw pages that are in no chunk yet, up to `count`. Raw copies of what is in a chunk already
+    /// are dropped on the way.
+    pub fn take_raw(&mut self, count: usize) -> Group {
+        let mut group = Vec::with_capacity(count);
+        while group.len() < count
+            && let Some(id) = self.raw_queue.pop_front()
+        {
+            let item = self.item(id);
+            match (&item.raw, item.chunk) {
+                (Some(raw), None) => group.push((id, Arc::clone(raw))),
+                (Some(_), Some(_)) => self.drop_raw(id),
+                (None, _) => {}
+            }
+        }
+        group
+    }
+
+    /// Puts back what could not be compressed.
+    pub fn return_raw(&mut self, group: Group) {
+        group
+            .into_iter()
+            .for_each(|(id, _)| self.raw_queue.push_front(id));
+    }
+
+    /// A group has been compressed: its pages are in a chunk from now on. Those that died or were compressed by
+    /// somebody else meanwhile are left out.
+    pub fn packed(&mut self, group: Group, packed: Packed) {
+        let chunk = self.next_chunk;
+        let mut live = 0;
+        for (index, (id, raw)) in (0..).zip(&group) {
+            let item = self.item_mut(*id);
+            // The place may belong to another content by now; the buffer, which is still held here, cannot.
+            let same = item.raw.as_ref().is_some_and(|now| Arc::ptr_eq(now, raw));
+            if same && item.chunk.is_none() {
+                item.chunk = Some((chunk, index));
+                live += 1;
+            }
+        }
+        let members = group.iter().map(|(id, _)| *id).collect();
+        for (id, raw) in group {
+            let same = self
+                .item(id)
+                .raw
+                .as_ref()
+                .is_some_and(|now| Arc::ptr_eq(now, &raw));
+            drop(raw);
+            if same {
+                self.drop_raw(id);
+            }
+        }
+        self.add_chunk(members, live, packed);
+    }
+
+    fn add_chunk(&mut self, members: Box<[ContentId]>, live: u8, packed: Packed) {
+        let id = self.next_chunk;
+        if live == 0 {
+            return;
+        }
+        self.next_chunk += 1;
+        self.packed_bytes += packed.bytes.len() as u64;
+        let Packed { bytes, shape } = packed;
+        self.chunks.insert(
+            id,
+            Chunk {
+                shape,
+                members,
+                live,
+                memory: Some(bytes),
+                file: None,
+            },
+        );
+        self.memory_queue.push_back(id);
+        if live <= shape.pages / 2 {
+            self.sparse.push_back(id);
+        }
+    }
+
+    /// The chunk that has been in memory for longest, to be written to a file.
+    pub fn take_for_spill(&mut self) -> Option<(ChunkId, Arc<[u8]>)> {
+        loop {
+            let id = self.memory_queue.pop_front()?;
+            let Some(chunk) = self.chunks.get_mut(&id) else {
+                continue;
+            };
+            if chunk.file.is_none() {
+                if let Some(memory) = &chunk.memory {
+                    return Some((id, Arc::clone(memory)));
+                }
+            } else if let Some(memory) = chunk.memory.take() {
+                self.packed_bytes -= memory.len() as u64;
+            }
+        }
+    }
+
+    /// Puts back a chunk that could not be written.
+    pub fn return_from_spill(&mut self, id: ChunkId) {
+        self.memory_queue.push_front(id);
+    }
+
+    /// A chunk is in the scratch file: its copy in memory goes.
+    pub fn spilled(&mut self, id: ChunkId, extent: Arc<Extent>) {
+        if let Some(chunk) = self.chunks.get_mut(&id)
+            && let Some(memory) = chunk.memory.take()
+        {
+            self.packed_bytes -= memory.len() as u64;
+            chunk.file = Some(extent);
+        }
+    }
+
+    /// Takes chunks of which little is alive, to put what lives together: as many as fit into one chunk. None unless
+    /// at least two are made one.
+    pub fn take_sparse(&mut self, pages_max: usize) -> Option<Vec<(ContentId, Located)>> {
+        let mut living = Vec::new();
+        let mut taken = Vec::new();
+        while let Some(id) = self.sparse.pop_front() {
+            let Some(chunk) = self.chunks.get(&id) else {
+                continue;
+            };
+            if living.len() + usize::from(chunk.live) > pages_max {
+                self.sparse.push_front(id);
+                break;
+            }
+            taken.push(id);
+            for (index, &member) in (0..).zip(&chunk.members) {
+                let item = self.item(member);
+                if item.references > 0 && item.chunk == Some((id, index)) {
+                    living.push((member, self.located(id, index)));
+                }
+            }
+        }
+        if taken.len() < 2 {
+            taken.into_iter().for_each(|id| self.sparse.push_front(id));
+            return None;
+        }
+        Some(living)
+    }
+
+    /// What lived in sparse chunks is together in a new one.
+    pub fn moved(&mut self, living: &[(ContentId, Located)], packed: Packed) {
+        let new = self.next_chunk;
+        let mut live = 0;
+        for (index, (id, from)) in (0..).zip(living) {
+            let item = self.item_mut(*id);
+            // Chunks have numbers of their own for ever: this cannot be another content.
+            if item.chunk == Some((from.id, from.index)) {
+                item.chunk = Some((new, index));
+                live += 1;
+                self.leave(from.id);
+            }
+        }
+        self.add_chunk(living.iter().map(|(id, _)| *id).collect(), live, packed);
+    }
+
+    /// Different contents, without that of zeros.
+    pub fn count(&self) -> u64 {
+        self.by_version.len() as u64
+    }
+
+    /// Bytes of raw pages in memory.
+    pub fn raw_bytes(&self) -> u64 {
+        self.raw_pages * PAGE_BYTES as u64
+    }
+
+    /// Bytes of compressed chunks in memory.
+    pub fn packed_bytes(&self) -> u64 {
+        self.packed_bytes
+    }
+
+    /// Bytes of the tables, and of the buffers that wait to be used again.
+    pub fn table_bytes(&self) -> u64 {
+        let items = self.items.capacity() * size_of::<Content>();
+        let map = self.by_version.capacity() * (size_of::<(PageVersion, ContentId)>() + 1);
+        let chunks = self.chunks.len() * (size_of::<(ChunkId, Chunk)>() + 4 * 16);
+        let queues = self.raw_queue.capacity() * 4
+            + self.memory_queue.capacity() * 8
+            + self.free.capacity() * 4;
+        (items + map + chunks + queues + self.pool.len() * PAGE_BYTES) as u64
+    }
+}

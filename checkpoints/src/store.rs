@@ -1,0 +1,433 @@
+//! The store, as its users see it.
+
+use crate::chunk::page_in;
+use crate::contents::{ContentId, Located, Place};
+use crate::worker::{Inner, Shared};
+use crate::{Error, PAGE_BYTES, Page, PageVersion, Tick};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+/// Pages that are hashed, and then added, at a time: long enough to make the lock cheap, and short enough that no
+/// reader notices it.
+const BATCH_PAGES: usize = 32;
+
+/// Pages that are looked up at a time by [`Store::read_pages`].
+const READ_PAGES: usize = 4096;
+
+/// What a store may use.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Memory for everything: raw and compressed pages, decompressed ones, tables, states.
+    pub memory_budget_bytes: u64,
+    /// zstd level of what is compressed.
+    pub zstd_level: i32,
+    /// Where to make a scratch file, for compressed pages that memory has no room for. Nothing may be there. The file
+    /// loses its name at once. None: checkpoints are given up instead.
+    pub spill: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        // Level 1: the store has to keep up with a machine that dirties pages on another core.
+        Config {
+            memory_budget_bytes: 512 << 20,
+            zstd_level: 1,
+            spill: None,
+        }
+    }
+}
+
+/// What a store holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stats {
+    /// Checkpoints.
+    pub checkpoints: u64,
+    /// Versions of pages, all checkpoints together.
+    pub versions: u64,
+    /// Pages that ever differed from zero.
+    pub pages: u64,
+    /// Different contents, without that of zeros.
+    pub unique_pages: u64,
+    /// What the different contents would take uncompressed, in bytes.
+    pub content_bytes: u64,
+    /// Bytes of uncompressed pages in memory.
+    pub raw_bytes: u64,
+    /// Bytes of compressed pages in memory.
+    pub compressed_bytes: u64,
+    /// Bytes of pages kept decompressed after reading.
+    pub decoded_bytes: u64,
+    /// Bytes of tables and states (estimated).
+    pub table_bytes: u64,
+    /// Bytes in the scratch file.
+    pub spilled_bytes: u64,
+}
+
+impl Stats {
+    /// Bytes of memory: what the budget is about.
+    pub fn memory_bytes(&self) -> u64 {
+        self.raw_bytes + self.compressed_bytes + self.decoded_bytes + self.table_bytes
+    }
+}
+
+/// Checkpoints of one machine. Shared between threads by reference: all methods take `&self`, readers hardly
+/// ever wait, and what is added or removed appears or disappears as a whole.
+///
+/// Checkpoints may be given up (see [`Store::add`]) at any `add`: who works with one over several calls
+/// [pins](Store::pin) it, or is prepared for [`Error::NoCheckpoint`] and goes on from an earlier one.
+pub struct Store {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Store {
+    /// An empty store: RAM of zeros, no checkpoint.
+    pub fn new(config: &Config) -> Result<Store, Error> {
+        let shared = Arc::new(Shared::new(config)?);
+        let thread = {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new()
+                .name("checkpoints".to_owned())
+                .spawn(move || shared.run())
+        };
+        // Without its thread the store works too: who adds pages compresses them.
+        let thread = thread
+            .inspect_err(|error| log::warn!("checkpoints without a thread of their own: {error}"));
+        Ok(Store {
+            shared,
+            thread: thread.ok(),
+        })
+    }
+
+    /// Adds a checkpoint at `tick`. `state` is opaque. `pages` are all pages whose content may differ from the
+    /// checkpoint at `since` (None: from RAM of zeros), in any order; where one is listed twice the last counts.
+    /// Any other checkpoint, also one between the two or after this one, stays what it is. If there already is a checkpoint at
+    /// `tick`, nothing happens.
+    ///
+    /// May give up other checkpoints if the memory budget demands it and nothing can be written to a file, by
+    /// [`policy::keep`](crate::policy::keep); never the first, this one, or one that is pinned.
+    ///
+    /// # Errors
+    /// [`Error::NoCheckpoint`] if there is none at `since` (any more), [`Error::Order`] if that is not before `tick`.
+    pub fn add<'a>(
+        &self,
+        tick: Tick,
+        since: Option<Tick>,
+        state: impl Into<Arc<[u8]>>,
+        pages: impl IntoIterator<Item = (u64, &'a Page)>,
+    ) -> Result<(), Error> {
+        let _writer = self.shared.writer.lock();
+        if let Some(since) = since {
+            if since >= tick {
+                return Err(Error::Order { tick, since });
+            }
+            self.checked(&self.shared.inner.read(), since)?;
+        }
+        if self.shared.inner.read().index.checkpoint(tick).is_some() {
+            return Ok(());
+        }
+        let mut listed: Vec<(u64, ContentId)> = Vec::new();
+        let mut batch: Vec<(u64, &Page, PageVersion)> = Vec::with_capacity(BATCH_PAGES);
+        for (number, page) in pages {
+            batch.push((number, page, PageVersion::of(page)));
+            if batch.len() == BATCH_PAGES {
+                self.intern(&mut batch, &mut listed);
+            }
+        }
+        self.intern(&mut batch, &mut listed);
+        let held = {
+            let mut inner = self.shared.inner.write();
+            let Inner {
+                index,
+                contents,
+                newest,
+            } = &mut *inner;
+            index.insert(tick, since, state.into(), listed, contents);
+            *newest = Some(tick);
+            self.shared.held(&inner)
+        };
+        self.shared.relieve(held);
+        self.shared.thin();
+        Ok(())
+    }
+
+    fn intern(
+        &self,
+        batch: &mut Vec<(u64, &Page, PageVersion)>,
+        listed: &mut Vec<(u64, ContentId)>,
+    ) {
+        let mut inner = self.shared.inner.write();
+        for (number, page, version) in batch.drain(..) {
+            listed.push((number, inner.contents.intern(version, page)));
+        }
+        let held = self.shared.held(&inner);
+        drop(inner);
+        self.shared.relieve(held);
+    }
+
+    fn checked(&self, inner: &Inner, tick: Tick) -> Result<(), Error> {
+        inner
+            .index
+            .checkpoint(tick)
+            .map(|_| ())
+            .ok_or(Error::NoCheckpoint(tick))
+    }
+
+    /// The last checkpoint at or before a tick.
+    pub fn nearest(&self, at_or_before: Tick) -> Option<Tick> {
+        self.shared
+            .inner
+            .read()
+            .index
+            .checkpoints()
+            .range(..=at_or_before)
+            .next_back()
+            .map(|(&tick, _)| tick)
+    }
+
+    /// The first checkpoint after a tick.
+    pub fn next_after(&self, tick: Tick) -> Option<Tick> {
+        self.shared.inner.read().index.after(tick)
+    }
+
+    /// All checkpoints, ascending.
+    pub fn ticks(&self) -> Vec<Tick> {
+        self.shared
+            .inner
+            .read()
+            .index
+            .checkpoints()
+            .keys()
+            .copied()
+            .collect()
+    }
+
+    /// The state handed in with a checkpoint.
+    pub fn state(&self, tick: Tick) -> Option<Arc<[u8]>> {
+        self.shared
+            .inner
+            .read()
+            .index
+            .checkpoint(tick)
+            .map(|checkpoint| Arc::clone(&checkpoint.state))
+    }
+
+    /// Which content a page has at a checkpoint.
+    pub fn version(&self, tick: Tick, page: u64) -> Result<PageVersion, Error> {
+        let inner = self.shared.inner.read();
+        self.checked(&inner, tick)?;
+        Ok(inner.contents.version(inner.index.content(tick, page)))
+    }
+
+    /// Reads a page as it is at a checkpoint. What is in `out` after an error is unspecified.
+    pub fn page(&self, tick: Tick, page: u64, out: &mut Page) -> Result<(), Error> {
+        let located = {
+            let inner = self.shared.inner.read();
+            self.checked(&inner, tick)?;
+            let content = inner.index.content(tick, page);
+            if let Some(raw) = inner.contents.raw_of(content) {
+                *out = *raw;
+                return Ok(());
+            }
+            match inner.contents.place_of(content) {
+                Place::Chunk(located) => located,
+                Place::Raw(raw) => {
+                    *out = *raw;
+                    return Ok(());
+                }
+                Place::Zero => {
+                    *out = [0; PAGE_BYTES];
+                    return Ok(());
+                }
+            }
+        };
+        let chunk = self.shared.decode(&located)?;
+        *out = *page_in(&chunk, located.index)
+            .expect("a decoded chunk has the pages that it was made of");
+        Ok(())
+    }
+
+    /// Reads many pages of a checkpoint, each compressed chunk once: what restoring uses. `each` is called with page
+    /// number, version and content, in an order of the store's choosing.
+    ///
+    /// # Errors
+    /// After an error, the pages that `each` was called with are right all the same.
+    pub fn read_pages(
+        &self,
+        tick: Tick,
+        pages: &[u64],
+        mut each: impl FnMut(u64, PageVersion, &Page),
+    ) -> Result<(), Error> {
+        for pages in pages.chunks(READ_PAGES) {
+            let mut places: Vec<(u64, PageVersion, Place)> = Vec::with_capacity(pages.len());
+            {
+                let inner = self.shared.inner.read();
+                self.checked(&inner, tick)?;
+                places.extend(pages.iter().map(|&page| {
+                    let content = inner.index.content(tick, page);
+                    (
+                        page,
+                        inner.contents.version(content),
+                        inner.contents.place_of(content),
+                    )
+                }));
+            }
+            places.sort_by_key(|(page, _, place)| match place {
+                Place::Chunk(located) => (located.id, u64::from(located.index)),
+                Place::Zero | Place::Raw(_) => (u64::MAX, *page),
+            });
+            let mut open: Option<(u64, Arc<[u8]>)> = None;
+            for (page, version, place) in &places {
+                match place {
+                    Place::Zero => each(*page, *version, &[0; PAGE_BYTES]),
+                    Place::Raw(raw) => each(*page, *version, raw),
+                    Place::Chunk(located) => {
+                        let chunk = self.open(located, &mut open)?;
+                        let content = page_in(chunk, located.index);
+                        each(
+                            *page,
+                            *version,
+                            content.expect("a decoded chunk has the pages that it was made of"),
+                        );
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn open<'a>(
+        &self,
+        located: &Located,
+        open: &'a mut Option<(u64, Arc<[u8]>)>,
+    ) -> Result<&'a [u8], Error> {
+        if open.as_ref().is_none_or(|(id, _)| *id != located.id) {
+            *open = Some((located.id, self.shared.decode(located)?));
+        }
+        Ok(open.as_ref().map_or(&[], |(_, chunk)| chunk))
+    }
+
+    /// The pages whose content differs between two checkpoints, ascending. Costs what was recorded between the two,
+    /// not the size of RAM.
+    pub fn changed_between(&self, one: Tick, other: Tick) -> Result<Vec<u64>, Error> {
+        let inner = self.shared.inner.read();
+        self.checked(&inner, one)?;
+        self.checked(&inner, other)?;
+        Ok(inner.index.changed_between(one, other))
+    }
+
+    /// The pages that are not all zero at a checkpoint, ascending: what has to be read to restore it into fresh RAM.
+    pub fn pages_at(&self, tick: Tick) -> Result<Vec<u64>, Error> {
+        let inner = self.shared.inner.read();
+        self.checked(&inner, tick)?;
+        Ok(inner.index.pages_at(tick))
+    }
+
+    /// Removes a checkpoint. Later ones keep all they need. False if there is none, or it is pinned.
+    pub fn remove(&self, tick: Tick) -> bool {
+        let _writer = self.shared.writer.lock();
+        let mut inner = self.shared.inner.write();
+        if inner
+            .index
+            .checkpoint(tick)
+            .is_none_or(|checkpoint| checkpoint.pins > 0)
+        {
+            return false;
+        }
+        let Inner {
+            index, contents, ..
+        } = &mut *inner;
+        index.remove(tick, contents)
+    }
+
+    /// Keeps a checkpoint from being removed for as long as the answer lives. None if there is none at `tick`.
+    pub fn pin(&self, tick: Tick) -> Option<Pin> {
+        let mut inner = self.shared.inner.write();
+        inner.index.checkpoint_mut(tick)?.pins += 1;
+        Some(Pin {
+            shared: Arc::clone(&self.shared),
+            tick,
+        })
+    }
+
+    /// Like [`Store::pin`], for the last checkpoint at or before a tick: found and pinned in one step.
+    pub fn pin_nearest(&self, at_or_before: Tick) -> Option<Pin> {
+        let mut inner = self.shared.inner.write();
+        let tick = inner
+            .index
+            .checkpoints()
+            .range(..=at_or_before)
+            .next_back()
+            .map(|(&tick, _)| tick)?;
+        inner.index.checkpoint_mut(tick)?.pins += 1;
+        Some(Pin {
+            shared: Arc::clone(&self.shared),
+            tick,
+        })
+    }
+
+    /// Says where the user is: when checkpoints have to be given up, those near it stay. Until it is called, the
+    /// end of time counts.
+    pub fn set_position(&self, position: Tick) {
+        self.shared.position.store(position, Ordering::Relaxed);
+    }
+
+    /// Waits until the background has compressed and written what there was to compress and write.
+    pub fn settle(&self) {
+        if self.thread.is_some() {
+            self.shared.settle();
+        }
+    }
+
+    /// What is held now.
+    pub fn stats(&self) -> Stats {
+        let inner = self.shared.inner.read();
+        let held = self.shared.held(&inner);
+        Stats {
+            checkpoints: inner.index.checkpoints().len() as u64,
+            versions: inner.index.entries(),
+            pages: inner.index.pages(),
+            unique_pages: inner.contents.count(),
+            content_bytes: inner.contents.count() * PAGE_BYTES as u64,
+            raw_bytes: held.raw,
+            compressed_bytes: held.packed,
+            decoded_bytes: held.decoded,
+            table_bytes: held.tables,
+            spilled_bytes: self.shared.scratch_bytes(),
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.shared.stop();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the thread of the checkpoints had panicked");
+        }
+    }
+}
+
+/// Keeps a checkpoint in the store while it lives.
+pub struct Pin {
+    shared: Arc<Shared>,
+    tick: Tick,
+}
+
+impl Pin {
+    /// The tick of the checkpoint.
+    pub fn tick(&self) -> Tick {
+        self.tick
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut inner = self.shared.inner.write();
+        if let Some(checkpoint) = inner.index.checkpoint_mut(self.tick) {
+            checkpoint.pins -= 1;
+        }
+    }
+}
