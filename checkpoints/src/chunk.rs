@@ -8,10 +8,13 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 use zstd::bulk::{Compressor, Decompressor};
 
-/// Pages compressed together, at most. Pages of one checkpoint resemble each other: together they take less room
-/// than each alone, and are mostly wanted together when a checkpoint is restored. What this choice was measured
-/// against is in `examples/measure.rs`.
-pub const CHUNK_PAGES: usize = 16;
+/// Pages compressed together, at most.
+///
+/// Measured with `examples/measure.rs` on a Debian boot: alone a page takes 54.8 % of its size, in fours
+/// 52.5 %, in sixteens 52.9 %; what counts is telling a page by its difference to an earlier version of it: 10 %
+/// instead of 43 %, with any size of chunk. So chunks are as small as they can be without the tables growing too much: the pages
+/// that a restored checkpoint needs come from many checkpoints, and every other page of a chunk is read in vain.
+pub const CHUNK_PAGES: usize = 4;
 
 /// A compressed chunk in memory, with what is needed to check it when it comes back from a file.
 #[derive(Clone, Debug)]
@@ -92,4 +95,16 @@ pub(crate) fn unpack_checked(bytes: &[u8], shape: Shape) -> Option<Arc<[u8]>> {
 /// The page at `index` of a decompressed chunk.
 pub(crate) fn page_in(chunk: &[u8], index: u8) -> Option<&Page> {
     chunk.as_chunks::<PAGE_BYTES>().0.get(usize::from(index))
+}
+
+/// `page` := its difference to `other`; done again, it is what it was.
+pub(crate) fn differ(page: &mut Page, other: &Page) {
+    page.iter_mut()
+        .zip(other)
+        .for_each(|(byte, other)| *byte ^= other);
+}
+
+/// Whether a difference is small enough to be worth telling a page by: half of it at most.
+pub(crate) fn is_small(difference: &Page) -> bool {
+    difference.iter().filter(|&&byte| byte != 0).count() <= PAGE_BYTES / 2
 }

@@ -1,4 +1,8 @@
 //! The contents of pages, each kept once: raw, compressed, in a file, or several of these at once.
+//!
+//! When it is compressed, a content may be told by its difference to a **base**: mostly an earlier version of the same
+//! page, of which little has changed. A base is never told by a difference itself: any content is at most
+//! two chunks away.
 
 use crate::chunk::{Packed, Shape};
 use crate::scratch::Extent;
@@ -8,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Names a content for as long as somebody holds a reference to it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct ContentId(u32);
 
 impl ContentId {
@@ -26,6 +30,26 @@ struct Content {
     raw: Option<Arc<Page>>,
     /// The chunk that holds it, and where in it.
     chunk: Option<(ChunkId, u8)>,
+    /// What it is told by its difference to, with a reference to that; zero: it is told whole.
+    base: ContentId,
+    /// It has been settled whether there is a base.
+    settled: bool,
+    /// It is, or was, the base of another: it must be told whole.
+    is_base: bool,
+}
+
+impl Content {
+    fn new(version: PageVersion, raw: Option<Arc<Page>>) -> Content {
+        Content {
+            version,
+            references: 1,
+            raw,
+            chunk: None,
+            base: ContentId::ZERO,
+            settled: false,
+            is_base: false,
+        }
+    }
 }
 
 struct Chunk {
@@ -51,6 +75,8 @@ pub(crate) struct Located {
     pub index: u8,
     pub shape: Shape,
     pub bytes: Bytes,
+    /// Where the base is, if the chunk holds the difference to one.
+    pub base: Option<Box<Place>>,
 }
 
 /// Where the bytes of a chunk are. Stays readable whatever happens to the chunk meanwhile.
@@ -59,8 +85,13 @@ pub(crate) enum Bytes {
     Scratch(Arc<Extent>),
 }
 
-/// Raw pages that are being compressed.
-pub(crate) type Group = Vec<(ContentId, Arc<Page>)>;
+/// A raw page that is being compressed.
+pub(crate) struct Pressed {
+    id: ContentId,
+    pub raw: Arc<Page>,
+    /// What it may be told by its difference to.
+    pub base: Option<Place>,
+}
 
 pub(crate) struct Contents {
     items: Vec<Content>,
@@ -68,6 +99,9 @@ pub(crate) struct Contents {
     by_version: FxHashMap<PageVersion, ContentId>,
     chunks: FxHashMap<ChunkId, Chunk>,
     next_chunk: ChunkId,
+    /// The content that the page had before, for contents that are raw only: a base, if it still lives when it is
+    /// wanted.
+    hints: FxHashMap<ContentId, PageVersion>,
     /// Contents that have (or had) a raw copy, oldest first.
     raw_queue: VecDeque<ContentId>,
     /// Chunks that are (or were) in memory, oldest first.
@@ -83,17 +117,12 @@ pub(crate) struct Contents {
 
 impl Contents {
     pub fn new(pool_pages_max: usize) -> Contents {
-        let zero = Content {
-            version: PageVersion::ZERO,
-            references: 1,
-            raw: None,
-            chunk: None,
-        };
         Contents {
-            items: vec![zero],
+            items: vec![Content::new(PageVersion::ZERO, None)],
             free: Vec::new(),
             by_version: FxHashMap::default(),
             chunks: FxHashMap::default(),
+            hints: FxHashMap::default(),
             next_chunk: 0,
             raw_queue: VecDeque::new(),
             memory_queue: VecDeque::new(),
@@ -124,12 +153,7 @@ impl Contents {
         }
         let raw = Some(self.copy_of(page));
         self.raw_pages += 1;
-        let id = self.place(Content {
-            version,
-            references: 1,
-            raw,
-            chunk: None,
-        });
+        let id = self.place(Content::new(version, raw));
         self.raw_queue.push_back(id);
         id
     }
@@ -173,6 +197,46 @@ impl Contents {
         }
     }
 
+    /// Says what a page held before it got the content `id`.
+    pub fn follows(&mut self, id: ContentId, before: ContentId) {
+        let item = self.item(id);
+        if before != ContentId::ZERO && id != ContentId::ZERO && item.raw.is_some() && !item.settled
+        {
+            let before = self.item(before).version;
+            self.hints.entry(id).or_insert(before);
+        }
+    }
+
+    /// Settles whether a content may be told by its difference to another, and to which: that gets a reference.
+    fn settle_base(&mut self, id: ContentId) -> ContentId {
+        let hint = self.hints.remove(&id);
+        let item = self.item_mut(id);
+        item.settled = true;
+        if item.is_base {
+            return ContentId::ZERO;
+        }
+        let Some(&before) = hint.and_then(|hint| self.by_version.get(&hint)) else {
+            return ContentId::ZERO;
+        };
+        let base = match self.item(before).base {
+            ContentId::ZERO => before,
+            base => base,
+        };
+        if base == id {
+            return ContentId::ZERO;
+        }
+        self.item_mut(base).is_base = true;
+        self.retain(base);
+        self.item_mut(id).base = base;
+        base
+    }
+
+    /// A content is told whole after all.
+    fn without_base(&mut self, id: ContentId) {
+        let base = std::mem::replace(&mut self.item_mut(id).base, ContentId::ZERO);
+        self.release(base);
+    }
+
     /// One more reference to a content that already has one.
     pub fn retain(&mut self, id: ContentId) {
         if id != ContentId::ZERO {
@@ -193,6 +257,7 @@ impl Contents {
         let (version, chunk) = (item.version, item.chunk.take());
         self.by_version.remove(&version);
         self.drop_raw(id);
+        self.without_base(id);
         self.free.push(id);
         if let Some((chunk, _)) = chunk {
             self.leave(chunk);
@@ -202,6 +267,7 @@ impl Contents {
     fn drop_raw(&mut self, id: ContentId) {
         if let Some(raw) = self.item_mut(id).raw.take() {
             self.raw_pages -= 1;
+            self.hints.remove(&id);
             self.recycle(raw);
         }
     }
@@ -230,7 +296,14 @@ impl Contents {
         match (&item.raw, item.chunk) {
             _ if id == ContentId::ZERO => Place::Zero,
             (Some(raw), _) => Place::Raw(Arc::clone(raw)),
-            (None, Some((chunk, index))) => Place::Chunk(self.located(chunk, index)),
+            (None, Some((chunk, index))) => {
+                let base =
+                    (item.base != ContentId::ZERO).then(|| Box::new(self.place_of(item.base)));
+                Place::Chunk(Located {
+                    base,
+                    ..self.located(chunk, index)
+                })
+            }
             (None, None) => unreachable!("a content is raw or in a chunk"),
         }
     }
@@ -240,6 +313,7 @@ impl Contents {
         self.item(id).raw.as_deref()
     }
 
+    /// The chunk alone: what the page in it is told by its difference to is left out.
     fn located(&self, id: ChunkId, index: u8) -> Located {
         let chunk = &self.chunks[&id];
         let bytes = match (&chunk.memory, &chunk.file) {
@@ -252,19 +326,27 @@ impl Contents {
             index,
             shape: chunk.shape,
             bytes,
+            base: None,
         }
     }
 
     /// Takes the oldest raw pages that are in no chunk yet, up to `count`. Raw copies of what is in a chunk already
     /// are dropped on the way.
-    pub fn take_raw(&mut self, count: usize) -> Group {
+    pub fn take_raw(&mut self, count: usize) -> Vec<Pressed> {
         let mut group = Vec::with_capacity(count);
         while group.len() < count
             && let Some(id) = self.raw_queue.pop_front()
         {
             let item = self.item(id);
             match (&item.raw, item.chunk) {
-                (Some(raw), None) => group.push((id, Arc::clone(raw))),
+                // Settled, but not in a chunk: somebody else is compressing it.
+                (Some(_), None) if item.settled => {}
+                (Some(raw), None) => {
+                    let raw = Arc::clone(raw);
+                    let base = self.settle_base(id);
+                    let base = (base != ContentId::ZERO).then(|| self.place_of(base));
+                    group.push(Pressed { id, raw, base });
+                }
                 (Some(_), Some(_)) => self.drop_raw(id),
                 (None, _) => {}
             }
@@ -272,40 +354,49 @@ impl Contents {
         group
     }
 
-    /// Puts back what could not be compressed.
-    pub fn return_raw(&mut self, group: Group) {
-        group
-            .into_iter()
-            .for_each(|(id, _)| self.raw_queue.push_front(id));
+    /// Whether a page that was taken is still what it was. Its place may belong to another content by now; its buffer,
+    /// which is still held by who took it, cannot.
+    fn still_raw(&self, pressed: &Pressed) -> bool {
+        self.item(pressed.id)
+            .raw
+            .as_ref()
+            .is_some_and(|now| Arc::ptr_eq(now, &pressed.raw))
     }
 
-    /// A group has been compressed: its pages are in a chunk from now on. Those that died or were compressed by
-    /// somebody else meanwhile are left out.
-    pub fn packed(&mut self, group: Group, packed: Packed) {
-        let chunk = self.next_chunk;
-        let mut live = 0;
-        for (index, (id, raw)) in (0..).zip(&group) {
-            let item = self.item_mut(*id);
-            // The place may belong to another content by now; the buffer, which is still held here, cannot.
-            let same = item.raw.as_ref().is_some_and(|now| Arc::ptr_eq(now, raw));
-            if same && item.chunk.is_none() {
-                item.chunk = Some((chunk, index));
-                live += 1;
+    /// Puts back what could not be compressed.
+    pub fn return_raw(&mut self, group: Vec<Pressed>) {
+        for pressed in group {
+            if self.still_raw(&pressed) {
+                self.without_base(pressed.id);
+                self.item_mut(pressed.id).settled = false;
+                self.raw_queue.push_front(pressed.id);
             }
         }
-        let members = group.iter().map(|(id, _)| *id).collect();
-        for (id, raw) in group {
-            let same = self
-                .item(id)
-                .raw
-                .as_ref()
-                .is_some_and(|now| Arc::ptr_eq(now, &raw));
-            drop(raw);
-            if same {
-                self.drop_raw(id);
+    }
+
+    /// A group has been compressed: its pages are in a chunk from now on, those that died meanwhile excepted. Where
+    /// `base` is still there, the chunk has the difference to it.
+    pub fn packed(&mut self, group: Vec<Pressed>, packed: Packed) {
+        let chunk = self.next_chunk;
+        let members = group.iter().map(|pressed| pressed.id).collect();
+        let mut whole = Vec::new();
+        let mut live = 0;
+        for (index, pressed) in (0..).zip(group) {
+            if !self.still_raw(&pressed) {
+                continue;
             }
+            let Pressed { id, raw, base } = pressed;
+            self.item_mut(id).chunk = Some((chunk, index));
+            live += 1;
+            if base.is_none() {
+                whole.push(id);
+            }
+            drop(raw);
+            self.drop_raw(id);
         }
         self.add_chunk(members, live, packed);
+        // Not before the chunk is there: a base that nobody else wants may be in it too.
+        whole.into_iter().for_each(|id| self.without_base(id));
     }
 
     fn add_chunk(&mut self, members: Box<[ContentId]>, live: u8, packed: Packed) {
@@ -431,6 +522,7 @@ impl Contents {
         let queues = self.raw_queue.capacity() * 4
             + self.memory_queue.capacity() * 8
             + self.free.capacity() * 4;
-        (items + map + chunks + queues + self.pool.len() * PAGE_BYTES) as u64
+        let hints = self.hints.capacity() * (size_of::<(ContentId, PageVersion)>() + 1);
+        (items + map + chunks + queues + hints + self.pool.len() * PAGE_BYTES) as u64
     }
 }

@@ -148,6 +148,7 @@ impl Index {
                 continue;
             }
             entries.insert(at, Entry { tick, content });
+            contents.follows(content, old);
             self.entries += 1;
             own.push(page);
             // The checkpoint after this one has been relying on the entry before it.

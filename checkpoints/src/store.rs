@@ -1,7 +1,6 @@
 //! The store, as its users see it.
 
-use crate::chunk::page_in;
-use crate::contents::{ContentId, Located, Place};
+use crate::contents::{ContentId, Place};
 use crate::worker::{Inner, Shared};
 use crate::{Error, PAGE_BYTES, Page, PageVersion, Tick};
 use std::path::PathBuf;
@@ -222,7 +221,7 @@ impl Store {
 
     /// Reads a page as it is at a checkpoint. What is in `out` after an error is unspecified.
     pub fn page(&self, tick: Tick, page: u64, out: &mut Page) -> Result<(), Error> {
-        let located = {
+        let (place, version) = {
             let inner = self.shared.inner.read();
             self.checked(&inner, tick)?;
             let content = inner.index.content(tick, page);
@@ -230,21 +229,13 @@ impl Store {
                 *out = *raw;
                 return Ok(());
             }
-            match inner.contents.place_of(content) {
-                Place::Chunk(located) => located,
-                Place::Raw(raw) => {
-                    *out = *raw;
-                    return Ok(());
-                }
-                Place::Zero => {
-                    *out = [0; PAGE_BYTES];
-                    return Ok(());
-                }
-            }
+            (
+                inner.contents.place_of(content),
+                inner.contents.version(content),
+            )
         };
-        let chunk = self.shared.decode(&located)?;
-        *out = *page_in(&chunk, located.index)
-            .expect("a decoded chunk has the pages that it was made of");
+        self.shared.fetch(&place, out)?;
+        debug_assert_eq!(PageVersion::of(out), version, "page {page} at tick {tick}");
         Ok(())
     }
 
@@ -277,35 +268,24 @@ impl Store {
                 Place::Chunk(located) => (located.id, u64::from(located.index)),
                 Place::Zero | Place::Raw(_) => (u64::MAX, *page),
             });
-            let mut open: Option<(u64, Arc<[u8]>)> = None;
+            let mut buffer = [0; PAGE_BYTES];
             for (page, version, place) in &places {
-                match place {
-                    Place::Zero => each(*page, *version, &[0; PAGE_BYTES]),
-                    Place::Raw(raw) => each(*page, *version, raw),
-                    Place::Chunk(located) => {
-                        let chunk = self.open(located, &mut open)?;
-                        let content = page_in(chunk, located.index);
-                        each(
-                            *page,
-                            *version,
-                            content.expect("a decoded chunk has the pages that it was made of"),
-                        );
+                let content = match place {
+                    Place::Raw(raw) => raw,
+                    Place::Zero | Place::Chunk(_) => {
+                        self.shared.fetch(place, &mut buffer)?;
+                        &buffer
                     }
-                }
+                };
+                debug_assert_eq!(
+                    PageVersion::of(content),
+                    *version,
+                    "page {page} at tick {tick}"
+                );
+                each(*page, *version, content);
             }
         }
         Ok(())
-    }
-
-    fn open<'a>(
-        &self,
-        located: &Located,
-        open: &'a mut Option<(u64, Arc<[u8]>)>,
-    ) -> Result<&'a [u8], Error> {
-        if open.as_ref().is_none_or(|(id, _)| *id != located.id) {
-            *open = Some((located.id, self.shared.decode(located)?));
-        }
-        Ok(open.as_ref().map_or(&[], |(_, chunk)| chunk))
     }
 
     /// The pages whose content differs between two checkpoints, ascending. Costs what was recorded between the two,
@@ -392,7 +372,7 @@ impl Store {
             content_bytes: inner.contents.count() * PAGE_BYTES as u64,
             raw_bytes: held.raw,
             compressed_bytes: held.packed,
-            decoded_bytes: held.decoded,
+            decoded_bytes: self.shared.decoded_bytes(),
             table_bytes: held.tables,
             spilled_bytes: self.shared.scratch_bytes(),
         }

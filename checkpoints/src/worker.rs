@@ -5,12 +5,12 @@
 //! thread may do the work: the store's own does it early, a thread that adds pages faster than they can be
 //! compressed does it itself.
 
-use crate::chunk::{CHUNK_PAGES, Press, page_in, unpack, unpack_checked};
-use crate::contents::{Bytes, Contents, Located};
+use crate::chunk::{CHUNK_PAGES, Press, differ, is_small, page_in, unpack, unpack_checked};
+use crate::contents::{Bytes, Contents, Located, Place, Pressed};
 use crate::decoded::Decoded;
 use crate::index::Index;
 use crate::scratch::Scratch;
-use crate::{Config, Error, PAGE_BYTES, Tick, policy};
+use crate::{Config, Error, PAGE_BYTES, Page, Tick, policy};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,12 +29,11 @@ pub(crate) struct Held {
     pub raw: u64,
     pub packed: u64,
     pub tables: u64,
-    pub decoded: u64,
 }
 
 impl Held {
     pub fn total(&self) -> u64 {
-        self.raw + self.packed + self.tables + self.decoded
+        self.raw + self.packed + self.tables
     }
 }
 
@@ -77,7 +76,9 @@ impl Shared {
         let budget = config.memory_budget_bytes;
         let scratch = config.spill.as_deref().map(Scratch::create).transpose()?;
         let chunk_bytes = (CHUNK_PAGES * PAGE_BYTES) as u64;
-        let decoded_chunks = (budget / 16 / chunk_bytes).min(128) as usize;
+        let decoded_chunks = (budget / 16 / chunk_bytes).min(512) as usize;
+        // What reading needs is set aside: reading does not make room.
+        let budget = budget.saturating_sub(decoded_chunks as u64 * chunk_bytes);
         let pool_pages = (budget / 64 / PAGE_BYTES as u64).min(1024) as usize;
         Ok(Shared {
             inner: RwLock::new(Inner {
@@ -107,8 +108,11 @@ impl Shared {
             raw: inner.contents.raw_bytes(),
             packed: inner.contents.packed_bytes(),
             tables: inner.contents.table_bytes() + inner.index.table_bytes(),
-            decoded: self.decoded.bytes(),
         }
+    }
+
+    pub fn decoded_bytes(&self) -> u64 {
+        self.decoded.bytes()
     }
 
     pub fn scratch_bytes(&self) -> u64 {
@@ -117,8 +121,29 @@ impl Shared {
             .map_or(0, |scratch| scratch.used_bytes())
     }
 
+    /// Reads a content. What is in `out` after an error is unspecified.
+    pub fn fetch(&self, place: &Place, out: &mut Page) -> Result<(), Error> {
+        match place {
+            Place::Zero => *out = [0; PAGE_BYTES],
+            Place::Raw(raw) => *out = **raw,
+            Place::Chunk(located) => {
+                let chunk = self.decode(located)?;
+                let page = page_in(&chunk, located.index)
+                    .expect("a decoded chunk has the pages that it was made of");
+                match &located.base {
+                    None => *out = *page,
+                    Some(base) => {
+                        self.fetch(base, out)?;
+                        differ(out, page);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The decompressed chunk that a page is in.
-    pub fn decode(&self, located: &Located) -> Result<Arc<[u8]>, Error> {
+    fn decode(&self, located: &Located) -> Result<Arc<[u8]>, Error> {
         if let Some(pages) = self.decoded.get(located.id) {
             return Ok(pages);
         }
@@ -235,11 +260,12 @@ impl Shared {
 
     /// Compresses the oldest raw pages. False if there are none.
     fn compress_some(&self) -> bool {
-        let group = self.inner.write().contents.take_raw(CHUNK_PAGES);
+        let mut group = self.inner.write().contents.take_raw(CHUNK_PAGES);
         if group.is_empty() {
             return false;
         }
-        match self.press.pack(group.iter().map(|(_, raw)| &**raw)) {
+        let pages: Vec<Page> = group.iter_mut().map(|pressed| self.told(pressed)).collect();
+        match self.press.pack(pages.iter()) {
             Ok(packed) => {
                 self.inner.write().contents.packed(group, packed);
                 true
@@ -250,6 +276,22 @@ impl Shared {
                 false
             }
         }
+    }
+
+    /// What goes into the chunk for a page: its difference to its base, or, without one, itself. The base is
+    /// dropped where it is of no use.
+    fn told(&self, pressed: &mut Pressed) -> Page {
+        if let Some(base) = &pressed.base {
+            let mut difference = [0; PAGE_BYTES];
+            if self.fetch(base, &mut difference).is_ok() {
+                differ(&mut difference, &pressed.raw);
+                if is_small(&difference) {
+                    return difference;
+                }
+            }
+            pressed.base = None;
+        }
+        *pressed.raw
     }
 
     /// Moves the oldest compressed chunk to the scratch file. False if there is none, or no file to write to.
