@@ -11,6 +11,10 @@ use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+mod filing;
+
+pub(crate) use filing::{Adopted, Unfiled};
+
 /// Names a content for as long as somebody holds a reference to it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct ContentId(u32);
@@ -32,6 +36,8 @@ struct Content {
     chunk: Option<(ChunkId, u8)>,
     /// What it is told by its difference to, with a reference to that; zero: it is told whole.
     base: ContentId,
+    /// 1 + its number in the cache file; 0: it is not there.
+    filed: u32,
     /// It has been settled whether there is a base.
     settled: bool,
     /// It is, or was, the base of another: it must be told whole.
@@ -46,6 +52,7 @@ impl Content {
             raw,
             chunk: None,
             base: ContentId::ZERO,
+            filed: 0,
             settled: false,
             is_base: false,
         }
@@ -57,9 +64,26 @@ struct Chunk {
     /// Who is in it, in order. A member that has died may be another content by now: compare its `chunk`.
     members: Box<[ContentId]>,
     /// How many members still live here.
-    live: u8,
+    live: u32,
     memory: Option<Arc<[u8]>>,
-    file: Option<Arc<Extent>>,
+    file: Option<Filed>,
+}
+
+/// Where in a file a chunk is.
+#[derive(Clone)]
+enum Filed {
+    Scratch(Arc<Extent>),
+    Cache {
+        number: u32,
+        offset: u64,
+        bytes: u32,
+    },
+}
+
+impl Chunk {
+    fn is_cached(&self) -> bool {
+        matches!(self.file, Some(Filed::Cache { .. }))
+    }
 }
 
 /// Where the bytes of a content are.
@@ -83,6 +107,7 @@ pub(crate) struct Located {
 pub(crate) enum Bytes {
     Memory(Arc<[u8]>),
     Scratch(Arc<Extent>),
+    Cache { offset: u64, bytes: u32 },
 }
 
 /// A raw page that is being compressed.
@@ -106,6 +131,8 @@ pub(crate) struct Contents {
     raw_queue: VecDeque<ContentId>,
     /// Chunks that are (or were) in memory, oldest first.
     memory_queue: VecDeque<ChunkId>,
+    /// Chunks that are (or were) in memory and are in the cache file too.
+    cached_queue: VecDeque<ChunkId>,
     /// Chunks of which at most half is alive.
     sparse: VecDeque<ChunkId>,
     /// Buffers to use again: getting fresh memory from the system costs more than the copy.
@@ -126,6 +153,7 @@ impl Contents {
             next_chunk: 0,
             raw_queue: VecDeque::new(),
             memory_queue: VecDeque::new(),
+            cached_queue: VecDeque::new(),
             sparse: VecDeque::new(),
             pool: Vec::new(),
             pool_pages_max,
@@ -255,7 +283,9 @@ impl Contents {
             return;
         }
         let (version, chunk) = (item.version, item.chunk.take());
-        self.by_version.remove(&version);
+        if self.by_version.get(&version) == Some(&id) {
+            self.by_version.remove(&version);
+        }
         self.drop_raw(id);
         self.without_base(id);
         self.free.push(id);
@@ -282,7 +312,7 @@ impl Contents {
             let memory = chunk.memory.take();
             self.packed_bytes -= memory.map_or(0, |bytes| bytes.len() as u64);
             self.chunks.remove(&id);
-        } else if chunk.live == chunk.shape.pages / 2 {
+        } else if chunk.live == u32::from(chunk.shape.pages / 2) && !chunk.is_cached() {
             self.sparse.push_back(id);
         }
     }
@@ -318,7 +348,8 @@ impl Contents {
         let chunk = &self.chunks[&id];
         let bytes = match (&chunk.memory, &chunk.file) {
             (Some(memory), _) => Bytes::Memory(Arc::clone(memory)),
-            (None, Some(extent)) => Bytes::Scratch(Arc::clone(extent)),
+            (None, Some(Filed::Scratch(extent))) => Bytes::Scratch(Arc::clone(extent)),
+            (None, &Some(Filed::Cache { offset, bytes, .. })) => Bytes::Cache { offset, bytes },
             (None, None) => unreachable!("a chunk is in memory or in a file"),
         };
         Located {
@@ -330,28 +361,45 @@ impl Contents {
         }
     }
 
-    /// Takes the oldest raw pages that are in no chunk yet, up to `count`. Raw copies of what is in a chunk already
-    /// are dropped on the way.
+    /// Takes the oldest raw pages that nobody is compressing yet, up to `count`.
     pub fn take_raw(&mut self, count: usize) -> Vec<Pressed> {
         let mut group = Vec::with_capacity(count);
         while group.len() < count
             && let Some(id) = self.raw_queue.pop_front()
         {
-            let item = self.item(id);
-            match (&item.raw, item.chunk) {
-                // Settled, but not in a chunk: somebody else is compressing it.
-                (Some(_), None) if item.settled => {}
-                (Some(raw), None) => {
-                    let raw = Arc::clone(raw);
-                    let base = self.settle_base(id);
-                    let base = (base != ContentId::ZERO).then(|| self.place_of(base));
-                    group.push(Pressed { id, raw, base });
-                }
-                (Some(_), Some(_)) => self.drop_raw(id),
-                (None, _) => {}
-            }
+            group.extend(self.take_one(id));
         }
         group
+    }
+
+    /// Like [`Contents::take_raw`], from a list instead of the oldest. Goes on where it was told to, and says where to
+    /// go on.
+    pub fn take_listed(
+        &mut self,
+        list: &[ContentId],
+        next: &mut usize,
+        count: usize,
+    ) -> Vec<Pressed> {
+        let mut group = Vec::with_capacity(count);
+        while group.len() < count
+            && let Some(&id) = list.get(*next)
+        {
+            group.extend(self.take_one(id));
+            *next += 1;
+        }
+        group
+    }
+
+    fn take_one(&mut self, id: ContentId) -> Option<Pressed> {
+        let item = self.item(id);
+        // Settled, but raw: somebody else is compressing it.
+        if item.settled {
+            return None;
+        }
+        let raw = Arc::clone(item.raw.as_ref()?);
+        let base = self.settle_base(id);
+        let base = (base != ContentId::ZERO).then(|| self.place_of(base));
+        Some(Pressed { id, raw, base })
     }
 
     /// Whether a page that was taken is still what it was. Its place may belong to another content by now; its buffer,
@@ -399,7 +447,7 @@ impl Contents {
         whole.into_iter().for_each(|id| self.without_base(id));
     }
 
-    fn add_chunk(&mut self, members: Box<[ContentId]>, live: u8, packed: Packed) {
+    fn add_chunk(&mut self, members: Box<[ContentId]>, live: u32, packed: Packed) {
         let id = self.next_chunk;
         if live == 0 {
             return;
@@ -418,7 +466,7 @@ impl Contents {
             },
         );
         self.memory_queue.push_back(id);
-        if live <= shape.pages / 2 {
+        if live <= u32::from(shape.pages / 2) {
             self.sparse.push_back(id);
         }
     }
@@ -430,12 +478,8 @@ impl Contents {
             let Some(chunk) = self.chunks.get_mut(&id) else {
                 continue;
             };
-            if chunk.file.is_none() {
-                if let Some(memory) = &chunk.memory {
-                    return Some((id, Arc::clone(memory)));
-                }
-            } else if let Some(memory) = chunk.memory.take() {
-                self.packed_bytes -= memory.len() as u64;
+            if let (Some(memory), None) = (&chunk.memory, &chunk.file) {
+                return Some((id, Arc::clone(memory)));
             }
         }
     }
@@ -451,7 +495,8 @@ impl Contents {
             && let Some(memory) = chunk.memory.take()
         {
             self.packed_bytes -= memory.len() as u64;
-            chunk.file = Some(extent);
+            // The cache file may have been quicker.
+            chunk.file.get_or_insert(Filed::Scratch(extent));
         }
     }
 
@@ -464,7 +509,10 @@ impl Contents {
             let Some(chunk) = self.chunks.get(&id) else {
                 continue;
             };
-            if living.len() + usize::from(chunk.live) > pages_max {
+            if chunk.is_cached() {
+                continue;
+            }
+            if living.len() + chunk.live as usize > pages_max {
                 self.sparse.push_front(id);
                 break;
             }

@@ -11,6 +11,8 @@ pub(crate) struct Checkpoint {
     pub state: Arc<[u8]>,
     /// The pages that have an entry at this tick, in no order.
     pub pages: Vec<u64>,
+    /// It is in the cache file.
+    pub persisted: bool,
     /// How many users want it to stay.
     pub pins: u32,
 }
@@ -177,6 +179,7 @@ impl Index {
             Checkpoint {
                 state,
                 pages: own,
+                persisted: false,
                 pins: 0,
             },
         );

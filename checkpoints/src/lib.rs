@@ -16,15 +16,18 @@
 
 pub mod policy;
 
+mod cache;
 mod chunk;
 mod contents;
 mod decoded;
 mod error;
 mod index;
+mod persist;
 mod scratch;
 mod store;
 mod worker;
 
+pub use cache::{CacheConfig, Found, Opened};
 pub use chunk::CHUNK_PAGES;
 pub use error::Error;
 pub use store::{Config, Pin, Stats, Store};

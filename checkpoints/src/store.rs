@@ -1,6 +1,8 @@
 //! The store, as its users see it.
 
-use crate::contents::{ContentId, Place};
+use crate::cache::{Cache, CacheConfig, Loader, Opened};
+use crate::contents::{Adopted, ContentId, Place};
+use crate::persist::Persisting;
 use crate::worker::{Inner, Shared};
 use crate::{Error, PAGE_BYTES, Page, PageVersion, Tick};
 use std::path::PathBuf;
@@ -61,6 +63,8 @@ pub struct Stats {
     pub table_bytes: u64,
     /// Bytes in the scratch file.
     pub spilled_bytes: u64,
+    /// Length of the cache file in bytes; 0 if this store does not write it.
+    pub cache_bytes: u64,
 }
 
 impl Stats {
@@ -83,7 +87,29 @@ pub struct Store {
 impl Store {
     /// An empty store: RAM of zeros, no checkpoint.
     pub fn new(config: &Config) -> Result<Store, Error> {
-        let shared = Arc::new(Shared::new(config)?);
+        Ok(Store::start(Shared::new(config)?))
+    }
+
+    /// A store with a cache file: what is there and of use is taken over (contents of pages stay there until they are read),
+    /// and [`Store::persist`] adds to it. A file that is not of use, or cannot be written, is no error: see [`Opened`].
+    pub fn with_cache(config: &Config, cache: &CacheConfig) -> Result<(Store, Opened), Error> {
+        let mut shared = Shared::new(config)?;
+        let (cache, opened) = Cache::open(cache);
+        if let Some((cache, loader)) = cache {
+            let ticks = loader
+                .checkpoints
+                .iter()
+                .map(|checkpoint| checkpoint.tick)
+                .collect();
+            take_over(loader, shared.inner.get_mut());
+            shared.cache = Some(cache);
+            shared.persisting = Persisting::with(ticks);
+        }
+        Ok((Store::start(shared), opened))
+    }
+
+    fn start(shared: Shared) -> Store {
+        let shared = Arc::new(shared);
         let thread = {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new()
@@ -93,10 +119,10 @@ impl Store {
         // Without its thread the store works too: who adds pages compresses them.
         let thread = thread
             .inspect_err(|error| log::warn!("checkpoints without a thread of their own: {error}"));
-        Ok(Store {
+        Store {
             shared,
             thread: thread.ok(),
-        })
+        }
     }
 
     /// Adds a checkpoint at `tick`. `state` is opaque. `pages` are all pages whose content may differ from the
@@ -347,6 +373,76 @@ impl Store {
         })
     }
 
+    /// Has a checkpoint written to the cache file, in the background and in the order of the calls. Nothing happens without a
+    /// file that can be written, or if the file has a checkpoint at this tick.
+    pub fn persist(&self, tick: Tick) -> Result<(), Error> {
+        self.checked(&self.shared.inner.read(), tick)?;
+        if self.takes_checkpoints() {
+            self.shared.persisting.want(tick);
+            self.shared.wake();
+        }
+        Ok(())
+    }
+
+    /// Whether checkpoints can (still) be written to the cache file.
+    pub fn takes_checkpoints(&self) -> bool {
+        self.shared
+            .cache
+            .as_ref()
+            .is_some_and(Cache::takes_checkpoints)
+    }
+
+    /// Whether a checkpoint is in the cache file.
+    pub fn is_persisted(&self, tick: Tick) -> bool {
+        let inner = self.shared.inner.read();
+        inner
+            .index
+            .checkpoint(tick)
+            .is_some_and(|checkpoint| checkpoint.persisted)
+    }
+
+    /// Writes bytes of the caller's own to the cache file, in place of what had this name. False if there is no file that
+    /// can be written, or it is full.
+    pub fn put_section(&self, name: &str, bytes: &[u8]) -> bool {
+        self.shared
+            .cache
+            .as_ref()
+            .is_some_and(|cache| cache.put_section(name, bytes))
+    }
+
+    /// Reads a section of the cache file. None if there is none of this name.
+    pub fn section(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        self.shared
+            .cache
+            .as_ref()
+            .map_or(Ok(None), |cache| cache.section(name))
+    }
+
+    /// The names of the sections in the cache file, in order.
+    pub fn section_names(&self) -> Vec<String> {
+        self.shared
+            .cache
+            .as_ref()
+            .map(Cache::section_names)
+            .unwrap_or_default()
+    }
+
+    /// Writes what was to be persisted and marks the cache as finished: opening it is quick, and it says
+    /// [`Found::Whole`](crate::Found::Whole). More can be added and finished again. False if the file is not written (any
+    /// more); without this call it is good as far as it got.
+    pub fn finish_cache(&self) -> bool {
+        while self.shared.persist_next() {}
+        self.shared.cache.as_ref().is_some_and(Cache::finish)
+    }
+
+    /// Removes the cache file, after [`Error::Damaged`]: the next opening finds nothing and begins a new one. Nothing
+    /// happens if another process writes it.
+    pub fn abandon_cache(&self) {
+        if let Some(cache) = &self.shared.cache {
+            cache.abandon();
+        }
+    }
+
     /// Says where the user is: when checkpoints have to be given up, those near it stay. Until it is called, the
     /// end of time counts.
     pub fn set_position(&self, position: Tick) {
@@ -362,6 +458,7 @@ impl Store {
 
     /// What is held now.
     pub fn stats(&self) -> Stats {
+        let cache_bytes = self.shared.cache.as_ref().map_or(0, Cache::used_bytes);
         let inner = self.shared.inner.read();
         let held = self.shared.held(&inner);
         Stats {
@@ -375,6 +472,28 @@ impl Store {
             decoded_bytes: self.shared.decoded_bytes(),
             table_bytes: held.tables,
             spilled_bytes: self.shared.scratch_bytes(),
+            cache_bytes,
+        }
+    }
+}
+
+/// Fills an empty store with what a cache file has.
+fn take_over(loader: Loader, inner: &mut Inner) {
+    let mut loader = loader;
+    let checkpoints = std::mem::take(&mut loader.checkpoints);
+    let mut adopted = Adopted::default();
+    for checkpoint in checkpoints {
+        let contents = &mut inner.contents;
+        let pages = checkpoint.pages.iter();
+        let pages: Vec<(u64, ContentId)> = pages
+            .map(|&(page, holds)| (page, contents.adopt(holds, &loader, &mut adopted)))
+            .collect();
+        let (tick, since) = (checkpoint.tick, checkpoint.since);
+        inner
+            .index
+            .insert(tick, since, checkpoint.state.into(), pages, contents);
+        if let Some(checkpoint) = inner.index.checkpoint_mut(tick) {
+            checkpoint.persisted = true;
         }
     }
 }

@@ -5,13 +5,17 @@
 //! thread may do the work: the store's own does it early, a thread that adds pages faster than they can be
 //! compressed does it itself.
 
-use crate::chunk::{CHUNK_PAGES, Press, differ, is_small, page_in, unpack, unpack_checked};
+use crate::cache::Cache;
+use crate::chunk::{CHUNK_PAGES, Press, Shape, differ, is_small, page_in, unpack, unpack_checked};
 use crate::contents::{Bytes, Contents, Located, Place, Pressed};
 use crate::decoded::Decoded;
 use crate::index::Index;
+use crate::persist::Persisting;
 use crate::scratch::Scratch;
 use crate::{Config, Error, PAGE_BYTES, Page, Tick, policy};
 use parking_lot::{Condvar, Mutex, RwLock};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -65,6 +69,8 @@ pub(crate) struct Shared {
     decoded: Decoded,
     press: Press,
     scratch: Option<Arc<Scratch>>,
+    pub cache: Option<Cache>,
+    pub persisting: Persisting,
     limits: Limits,
     work: Mutex<Work>,
     wake: Condvar,
@@ -91,6 +97,8 @@ impl Shared {
             decoded: Decoded::new(decoded_chunks),
             press: Press::new(config.zstd_level),
             scratch,
+            cache: None,
+            persisting: Persisting::default(),
             limits: Limits {
                 budget,
                 soft: budget / 8 * 7,
@@ -159,16 +167,13 @@ impl Shared {
                 Ok(unpack(bytes, located.shape).expect("a chunk made here can be read"))
             }
             Bytes::Scratch(extent) => {
-                let path = || extent.path().to_path_buf();
-                let bytes = extent.read().map_err(|source| Error::Io {
-                    path: path(),
-                    source,
-                })?;
-                let damaged = || Error::Damaged {
-                    path: path(),
-                    offset: extent.offset,
-                };
-                unpack_checked(&bytes, located.shape).ok_or_else(damaged)
+                checked(extent.path(), extent.offset, extent.read(), located.shape)
+            }
+            &Bytes::Cache { offset, bytes } => {
+                let cache = self.cache.as_ref();
+                let cache = cache.expect("only a store with a cache has contents there");
+                let read = cache.read_chunk(offset, bytes);
+                checked(cache.path(), offset, read, located.shape)
             }
         }
     }
@@ -184,7 +189,8 @@ impl Shared {
         loop {
             let held = self.held(&self.inner.read());
             let over = held.total() > self.limits.budget;
-            let helped = ((over || held.raw > self.limits.raw_hard) && self.compress_some())
+            let helped = (over && (self.evict_cached() || self.persist_next()))
+                || ((over || held.raw > self.limits.raw_hard) && self.compress_some())
                 || (over && (self.spill_one() || self.gather_some()));
             if !helped {
                 return;
@@ -260,10 +266,12 @@ impl Shared {
 
     /// Compresses the oldest raw pages. False if there are none.
     fn compress_some(&self) -> bool {
-        let mut group = self.inner.write().contents.take_raw(CHUNK_PAGES);
-        if group.is_empty() {
-            return false;
-        }
+        let group = self.inner.write().contents.take_raw(CHUNK_PAGES);
+        !group.is_empty() && self.press(group)
+    }
+
+    /// Compresses pages that were taken for it. False if there is no memory for that.
+    pub fn press(&self, mut group: Vec<Pressed>) -> bool {
         let pages: Vec<Page> = group.iter_mut().map(|pressed| self.told(pressed)).collect();
         match self.press.pack(pages.iter()) {
             Ok(packed) => {
@@ -292,6 +300,11 @@ impl Shared {
             pressed.base = None;
         }
         *pressed.raw
+    }
+
+    /// Drops the copy in memory of something that is in the cache file. False if there is none.
+    fn evict_cached(&self) -> bool {
+        self.cache.is_some() && self.inner.write().contents.evict_cached()
     }
 
     /// Moves the oldest compressed chunk to the scratch file. False if there is none, or no file to write to.
@@ -350,7 +363,9 @@ impl Shared {
     fn work_once(&self) -> bool {
         let held = self.held(&self.inner.read());
         let tight = held.total() > self.limits.soft;
-        ((tight || held.raw > self.limits.raw) && self.compress_some())
+        self.persist_next()
+            || (tight && self.evict_cached())
+            || ((tight || held.raw > self.limits.raw) && self.compress_some())
             || (tight && self.spill_one())
             || self.gather_some()
     }
@@ -396,4 +411,22 @@ impl Shared {
         self.work.lock().stop = true;
         self.wake.notify_all();
     }
+}
+
+/// Decompresses what was read from a file.
+fn checked(
+    path: &Path,
+    offset: u64,
+    read: io::Result<Vec<u8>>,
+    shape: Shape,
+) -> Result<Arc<[u8]>, Error> {
+    let path = || path.to_path_buf();
+    let bytes = read.map_err(|source| Error::Io {
+        path: path(),
+        source,
+    })?;
+    unpack_checked(&bytes, shape).ok_or_else(|| Error::Damaged {
+        path: path(),
+        offset,
+    })
 }
