@@ -192,7 +192,7 @@ device_contract! {
     rtc: Trial { make: || Rtc::new(1_700_000_000, 1 << 30, 2), regs: &[0, 1], sizes: BYTE };
     i8042: Trial { make: I8042::new, regs: &[0, 1], sizes: BYTE };
     pci: Trial { make: Pci::new, regs: &[0, 4, 5, 6, 7], sizes: &[1, 2, 4] };
-    pm: Trial { make: Pm::new, regs: &[0, 1, 2, 3, 4, 5, 8, 9, 10, 11], sizes: BYTE };
+    pm: Trial { make: Pm::new, regs: &[0, 2, 4, 8], sizes: &[1, 2, 4] };
     reset: Trial { make: Reset::new, regs: &[0, 1], sizes: BYTE };
     debug: Trial { make: Debug::default, regs: &[0, 1], sizes: BYTE };
 }

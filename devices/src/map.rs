@@ -152,7 +152,7 @@ pub(crate) const PORTS: &[Ports] = &[
     ),
     row(COM1, COM1 + 7, Owner::Serial, 0),
     row(0x4d0, 0x4d1, Owner::Pic, crate::pic::ELCR1),
-    row(PM_BASE, PM_BASE + 0xb, Owner::Pm, 0),
+    wide(PM_BASE, PM_BASE + 0xb, Owner::Pm, 0, 2 | 4),
     wide(0xcf8, 0xcf8, Owner::Pci, crate::pci::ADDRESS, 4),
     row(
         RESET_CONTROL,

@@ -106,31 +106,29 @@ fn with_byte(register: u16, high: bool, byte: u8) -> u16 {
 impl Device for Pm {
     type State = PmState;
 
-    fn read(&mut self, now_ns: u64, reg: u16, _size: u8, out: &mut Effects) -> u32 {
+    fn read(&mut self, now_ns: u64, reg: u16, size: u8, out: &mut Effects) -> u32 {
         self.settle(now_ns, out);
         let s = &self.s;
-        let timer = (s.settled & TIMER_MASK) as u32;
-        let bytes = [
-            s.status,
-            s.enable,
-            s.control | SCI_ENABLED,
-            0,
-            timer as u16,
-            (timer >> 16) as u16,
-        ];
-        let register = bytes.get(usize::from(reg / 2)).copied().unwrap_or(0xffff);
-        register.to_le_bytes()[usize::from(reg & 1)].into()
+        let timer = s.settled & TIMER_MASK;
+        let event = u64::from(s.status) | u64::from(s.enable) << 16;
+        let control = u64::from(s.control | SCI_ENABLED);
+        // The block as it lies in I/O space: 4 bytes of events, 2 of control and 2 of nothing, 4 of timer.
+        let block = u128::from(event | control << 32) | u128::from(timer) << 64;
+        (block >> (8 * u32::from(reg & 15))) as u32
+            & (u32::MAX >> (32 - 8 * u32::from(size.clamp(1, 4))))
     }
 
-    fn write(&mut self, now_ns: u64, reg: u16, _size: u8, value: u32, out: &mut Effects) {
+    fn write(&mut self, now_ns: u64, reg: u16, size: u8, value: u32, out: &mut Effects) {
         self.settle(now_ns, out);
-        let (byte, high) = (value as u8, reg & 1 != 0);
-        match reg / 2 {
-            0 => self.s.status &= !with_byte(0, high, byte),
-            1 => self.s.enable = with_byte(self.s.enable, high, byte) & EVENTS,
-            2 => self.write_control(with_byte(self.s.control, high, byte), out),
-            // The timer cannot be written.
-            _ => {}
+        for (reg, byte) in (reg..).zip(value.to_le_bytes()).take(usize::from(size)) {
+            let high = reg & 1 != 0;
+            match reg / 2 {
+                0 => self.s.status &= !with_byte(0, high, byte),
+                1 => self.s.enable = with_byte(self.s.enable, high, byte) & EVENTS,
+                2 => self.write_control(with_byte(self.s.control, high, byte), out),
+                // The timer cannot be written.
+                _ => {}
+            }
         }
         self.drive(out);
     }

@@ -73,7 +73,7 @@ fn fadt(facs: u64, dsdt: u64) -> Vec<u8> {
     put(112, &FLAGS.to_le_bytes());
     put(116, &port_address(RESET_CONTROL, 8, 1));
     put(128, &[RESET_VALUE]);
-    put(132, &facs.to_le_bytes());
+    // The 64-bit FACS address (132) stays 0: it is for a FACS above 4 GiB, and a guest would count two.
     put(140, &dsdt.to_le_bytes());
     put(148, &port_address(PM1A_EVENT, 32, 2));
     put(172, &port_address(PM1A_CONTROL, 16, 2));

@@ -157,37 +157,39 @@ impl Board {
         &self.config
     }
 
-    /// IN of 1, 2 or 4 bytes; the value is zero-extended. Ports that nobody has read all ones.
-    pub fn pio_read(&mut self, now_ns: u64, cpu: usize, port: u16, size: u8) -> u32 {
+    /// IN of 1, 2 or 4 bytes; the value is zero-extended. Ports that nobody has read all ones. Which processor asks
+    /// makes no difference here.
+    pub fn pio_read(&mut self, now_ns: u64, _cpu: usize, port: u16, size: u8) -> u32 {
         self.catch_up(now_ns);
-        match route(port, size) {
-            Some((owner, reg)) => self.read_port(owner, reg, size),
-            // The bus splits the access into bytes at ascending ports; above the last port nobody answers.
-            None => (0..u16::from(size.min(4))).fold(0, |value, i| {
-                let byte = port
-                    .checked_add(i)
-                    .map_or(0xff, |port| self.pio_read(now_ns, cpu, port, 1));
-                value | byte << (8 * i)
-            }),
+        if let Some((owner, reg)) = route(port, size) {
+            return self.read_port(owner, reg, size);
         }
+        // The bus splits the access into bytes at ascending ports; above the last port nobody answers.
+        let mut value = 0;
+        for i in 0..u16::from(size.min(4)) {
+            let byte = match port.checked_add(i).and_then(|port| route(port, 1)) {
+                Some((owner, reg)) => self.read_port(owner, reg, 1),
+                None => 0xff,
+            };
+            value |= byte << (8 * i);
+        }
+        value
     }
 
     /// OUT of 1, 2 or 4 bytes.
-    pub fn pio_write(&mut self, now_ns: u64, cpu: usize, port: u16, size: u8, value: u32) {
+    pub fn pio_write(&mut self, now_ns: u64, _cpu: usize, port: u16, size: u8, value: u32) {
         self.catch_up(now_ns);
-        match route(port, size) {
-            Some((owner, reg)) => self.write_port(owner, reg, size, value & open_bus(size) as u32),
-            None => {
-                for (i, byte) in value
-                    .to_le_bytes()
-                    .into_iter()
-                    .enumerate()
-                    .take(usize::from(size))
-                {
-                    if let Some(port) = port.checked_add(i as u16) {
-                        self.pio_write(now_ns, cpu, port, 1, byte.into());
-                    }
-                }
+        if let Some((owner, reg)) = route(port, size) {
+            return self.write_port(owner, reg, size, value & open_bus(size) as u32);
+        }
+        for (i, byte) in value
+            .to_le_bytes()
+            .into_iter()
+            .enumerate()
+            .take(usize::from(size))
+        {
+            if let Some((owner, reg)) = port.checked_add(i as u16).and_then(|port| route(port, 1)) {
+                self.write_port(owner, reg, 1, byte.into());
             }
         }
     }

@@ -491,3 +491,46 @@ fn looking_often_changes_nothing() {
         assert_eq!(pc.board.save(), rare.save());
     }
 }
+
+#[test]
+fn a_damaged_state_is_refused_or_runs() {
+    // What a file says may be anything. It is refused, or it is a board that lives on without a panic.
+    let mut random = Lcg(99);
+    let (mut taken, mut refused) = (0, 0);
+    let mut pc = Pc::new(2);
+    let mut now_ns = 0;
+    for round in 0..2000 {
+        poke(&mut pc.board, &mut random, &mut now_ns);
+        let mut bytes = rmp_serde::to_vec(&pc.board.save()).expect("a state can be written");
+        for _ in 0..=random.below(4) {
+            let at = random.below(bytes.len() as u64) as usize;
+            bytes[at] = random.next() as u8;
+        }
+        let Ok(state) = rmp_serde::from_slice::<BoardState>(&bytes) else {
+            refused += 1;
+            continue;
+        };
+        let mut board = Board::new(&BoardConfig {
+            cpus: 1,
+            ram_bytes: 0,
+            rtc_epoch_s: 0,
+        });
+        if board.restore(state).is_err() {
+            refused += 1;
+            continue;
+        }
+        taken += 1;
+        let (mut damaged_random, mut damaged_now_ns) = (Lcg(round), now_ns);
+        for _ in 0..60 {
+            poke(&mut board, &mut damaged_random, &mut damaged_now_ns);
+        }
+        if round % 16 == 0 {
+            board.advance(u64::MAX);
+        }
+        board.save();
+    }
+    assert!(
+        taken > 200 && refused > 200,
+        "{taken} taken, {refused} refused"
+    );
+}

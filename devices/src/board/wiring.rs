@@ -25,15 +25,32 @@ impl Board {
                 self.carry();
                 self.pic.read(now_ns, reg, size, &mut self.out)
             }
-            Owner::Pit => self.pit.read(now_ns, reg, size, out),
-            Owner::I8042 => self.i8042.read(now_ns, reg, size, out),
             Owner::Rtc => self.rtc.read(now_ns, reg, size, out),
-            Owner::Reset => self.reset.read(now_ns, reg, size, out),
-            Owner::Debug => self.debug.read(now_ns, reg, size, out),
-            Owner::Pm => self.pm.read(now_ns, reg, size, out),
-            Owner::Pci => self.pci.read(now_ns, reg, size, out),
+            // Reading these moves nothing but, sometimes, a line: their deadlines stay.
+            Owner::Pit => {
+                return self.settled_read(|board| board.pit.read(now_ns, reg, size, &mut board.out));
+            }
+            Owner::Pm => {
+                return self.settled_read(|board| board.pm.read(now_ns, reg, size, &mut board.out));
+            }
+            Owner::I8042 => {
+                return self
+                    .settled_read(|board| board.i8042.read(now_ns, reg, size, &mut board.out));
+            }
+            Owner::Reset => return self.reset.read(now_ns, reg, size, out),
+            Owner::Debug => return self.debug.read(now_ns, reg, size, out),
+            Owner::Pci => return self.pci.read(now_ns, reg, size, out),
         };
         self.settle();
+        value
+    }
+
+    /// A read that has nothing to settle unless it had an effect.
+    fn settled_read(&mut self, read: impl FnOnce(&mut Board) -> u32) -> u32 {
+        let value = read(self);
+        if !self.out.is_quiet() {
+            self.settle();
+        }
         value
     }
 

@@ -141,7 +141,7 @@ impl Pit {
 
     fn read_port_b(&self, clock: i64) -> u8 {
         let mut value = self.s.port_b;
-        if clock / REFRESH_CLOCKS & 1 != 0 {
+        if (clock / REFRESH_CLOCKS) & 1 != 0 {
             value |= PORT_B_REFRESH;
         }
         if self.s.counters[2].out(clock) {

@@ -76,8 +76,8 @@ fn mode_0_is_held_by_its_gate() {
     assert_eq!(t.count2(), 90);
     assert_eq!(t.at(500).count2(), 90);
     t.w(PORT_B, &[1]);
-    assert_eq!(t.at(589).out2(), false);
-    assert_eq!(t.at(590).out2(), true);
+    assert!(!t.at(589).out2());
+    assert!(t.at(590).out2());
 }
 
 #[test]

@@ -219,7 +219,7 @@ impl Rtc {
         if self.s.b & B_BINARY != 0 {
             value
         } else {
-            (value / 10) << 4 | value % 10
+            ((value / 10) << 4) | (value % 10)
         }
     }
 
