@@ -19,6 +19,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A listening server.
+#[derive(Debug)]
 pub struct Server {
     listener: Listener,
 }

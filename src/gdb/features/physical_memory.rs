@@ -4,7 +4,7 @@ use super::{Answer, Feature};
 use crate::gdb::context::Context;
 
 pub static FEATURE: Feature = Feature {
-    supported: "PhyMemMode+",
+    supported: "",
     packets: &[("qqemu.PhyMemMode", query), ("Qqemu.PhyMemMode:", set)],
 };
 

@@ -69,6 +69,18 @@ impl Target for Context<'_> {
     fn use_rle(&self) -> bool {
         false
     }
+
+    fn use_fork_stop_reason(&self) -> bool {
+        false
+    }
+
+    fn use_vfork_stop_reason(&self) -> bool {
+        false
+    }
+
+    fn use_vforkdone_stop_reason(&self) -> bool {
+        false
+    }
 }
 
 impl MultiThreadBase for Context<'_> {
