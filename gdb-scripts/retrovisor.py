@@ -88,13 +88,20 @@ def run(line):
         gdb.write(text)
 
 
+LAST_LOOKED_AT = [None]
+
+
 def on_prompt():
     """Subcommands are there (for completion and help) as soon as GDB is connected to a retrovisor."""
+    connection = getattr(gdb.selected_inferior(), "connection", None)
+    if connection is None or connection is LAST_LOOKED_AT[0]:
+        return
+    LAST_LOOKED_AT[0] = connection
     try:
         TABLE.refresh()
-    except gdb.error:
-        # Not connected, or not to us: only what the user types is worth a message. Not asked again.
-        TABLE.connection = getattr(gdb.selected_inferior(), "connection", None)
+    except (gdb.error, gdb.GdbError):
+        # Not one of ours: a message is due only when the user asks for something.
+        pass
 
 
 Prefix()

@@ -619,7 +619,7 @@ fn the_script_seeks_in_one_command() {
             "rv s x",
         ],
         &[
-            "Thread 1 \"cpu0\" stopped",
+            "Program stopped",
             "= 500",
             "= (void (*)()) 0x40100c",
             "tick 499 of",
@@ -634,6 +634,38 @@ fn the_script_seeks_in_one_command() {
             "\"x\" is no place",
         ],
     );
+}
+
+#[test]
+fn the_scripts_commands_are_completed_once_connected() {
+    if !have_gdb() {
+        return;
+    }
+    let script = format!(
+        "source {}/gdb-scripts/retrovisor.py",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let text = serving(&mut Toy::new(1, 1000), |address| {
+        let lines =
+            format!("{script}\ntarget remote {address}\ncomplete rv s\ncomplete rv \nquit\n");
+        let mut child = Command::new("gdb")
+            .args(["-q", "-nx", "-ex", "set confirm off"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(lines.as_bytes())
+            .unwrap();
+        String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+    });
+    for name in ["rv seek", "rv help", "rv info", "rv when"] {
+        assert!(text.contains(name), "{text}");
+    }
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub const CULPRIT_TICK: Tick = 777;
 /// Somewhere in the data page, for searching.
 pub const NEEDLE: &[u8] = b"needle#$}*";
 pub const NEEDLE_AT: u64 = DATA + 0x800;
-/// At this address of no guest memory, and after this tick, the replay diverges (see `Toy::diverges_at`).
+/// A length that no test runs through.
 pub const FOREVER: Tick = 1 << 60;
 
 pub struct Toy {
@@ -190,6 +190,17 @@ impl Toy {
     }
 }
 
+/// Fills a buffer up to the first address that has no byte.
+fn fill(addr: u64, out: &mut [u8], byte: impl Fn(u64) -> Option<u8>) -> usize {
+    for (i, slot) in out.iter_mut().enumerate() {
+        match byte(addr.wrapping_add(i as u64)) {
+            Some(value) => *slot = value,
+            None => return i,
+        }
+    }
+    out.len()
+}
+
 impl Debuggee for Toy {
     fn position(&self) -> Tick {
         self.position
@@ -249,26 +260,14 @@ impl Debuggee for Toy {
     }
 
     fn read_virtual(&self, _cpu: usize, addr: u64, out: &mut [u8]) -> usize {
-        for i in 0..out.len() {
-            let at = addr.wrapping_add(i as u64);
-            match self.byte(at / PAGE * PAGE, at % PAGE) {
-                Some(byte) => out[i] = byte,
-                None => return i,
-            }
-        }
-        out.len()
+        fill(addr, out, |at| self.byte(at / PAGE * PAGE, at % PAGE))
     }
 
     fn read_physical(&self, addr: u64, out: &mut [u8]) -> usize {
-        for i in 0..out.len() {
-            let at = addr.wrapping_add(i as u64);
-            let page = [CODE, DATA, STACK].get((at / PAGE) as usize);
-            match page.and_then(|page| self.byte(*page, at % PAGE)) {
-                Some(byte) => out[i] = byte,
-                None => return i,
-            }
-        }
-        out.len()
+        fill(addr, out, |at| {
+            let page = *[CODE, DATA, STACK].get((at / PAGE) as usize)?;
+            self.byte(page, at % PAGE)
+        })
     }
 
     fn seek(&mut self, tick: Tick, _interrupt: &AtomicBool) -> Result<(), String> {
