@@ -1,8 +1,8 @@
 //! The remote protocol, packet by packet, against the toy recording.
 //!
 //! `tests/rsp/*.rsp` are transcripts: a line of settings, then `> packet` and the answers that must follow, `< packet`
-//! each. Bytes that are no printable ASCII are written `\xx`. They are replayed whole, split at every byte boundary, and
-//! over a real socket byte by byte. `UPDATE_EXPECT=1` writes the answers that come.
+//! each. Bytes that are no printable ASCII are written `\xx`. They are replayed whole, split at every byte boundary,
+//! and over a real socket byte by byte. `UPDATE_EXPECT=1` writes the answers that come.
 
 mod toy;
 
@@ -138,10 +138,11 @@ fn feed(session: &mut Session<'_>, deframer: &mut Deframer, bytes: &[u8]) -> (Ve
     let interrupt = AtomicBool::new(false);
     let mut out = Vec::new();
     for &byte in bytes {
-        if let Some(event) = deframer.push(byte) {
-            if session.event(event, &mut out, &interrupt).unwrap() == Flow::Over {
-                return (out, Flow::Over);
-            }
+        let Some(event) = deframer.push(byte) else {
+            continue;
+        };
+        if session.event(event, &mut out, &interrupt).unwrap() == Flow::Over {
+            return (out, Flow::Over);
         }
     }
     (out, Flow::On)

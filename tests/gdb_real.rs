@@ -684,3 +684,20 @@ fn the_script_without_a_server_says_so() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("not connected: target remote"), "{text}");
 }
+
+#[test]
+fn extended_remote_is_remote() {
+    if !have_gdb() {
+        return;
+    }
+    let text = serving(&mut Toy::new(1, 1000), |address| {
+        let again = format!("target extended-remote {address}");
+        gdb(
+            address,
+            &[
+                "detach", &again, "stepi", "p $rax", "kill", &again, "stepi", "p $rax",
+            ],
+        )
+    });
+    assert!(text.contains("= 1\n") && text.contains("= 2\n"), "{text}");
+}
