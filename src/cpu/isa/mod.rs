@@ -17,6 +17,7 @@ mod stack;
 mod string;
 mod system;
 mod transfer;
+mod vector;
 
 pub use fuse::fuse;
 
@@ -205,6 +206,7 @@ const GROUPS: &[Group] = &[
     far::lower,
     system::lower,
     io::lower,
+    vector::lower,
     bcd::lower,
 ];
 
