@@ -17,6 +17,7 @@ mod stack;
 mod string;
 mod system;
 mod transfer;
+pub mod x87;
 
 pub use fuse::fuse;
 

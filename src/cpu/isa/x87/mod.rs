@@ -1,0 +1,2 @@
+//! The x87 floating-point unit.
+pub mod registers;
