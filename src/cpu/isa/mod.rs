@@ -17,7 +17,7 @@ mod stack;
 mod string;
 mod system;
 mod transfer;
-pub mod x87;
+pub(in crate::cpu) mod x87;
 
 pub use fuse::fuse;
 
@@ -207,6 +207,7 @@ const GROUPS: &[Group] = &[
     system::lower,
     io::lower,
     bcd::lower,
+    x87::lower,
 ];
 
 /// The handler of an instruction; #UD for what the processor does not have.
