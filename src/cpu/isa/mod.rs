@@ -17,6 +17,7 @@ mod stack;
 mod string;
 mod system;
 mod transfer;
+mod vector;
 pub(in crate::cpu) mod x87;
 
 pub use fuse::fuse;
@@ -206,6 +207,7 @@ const GROUPS: &[Group] = &[
     far::lower,
     system::lower,
     io::lower,
+    vector::lower,
     bcd::lower,
     x87::lower,
 ];

@@ -222,5 +222,7 @@ fn restore<E: Field>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     for (i, register) in registers.into_iter().enumerate() {
         cpu.state.x87.set_st(i as u8, register);
     }
+    let tag = cpu.state.x87.tag;
+    cpu.state.x87.set_full_tag(tag);
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! The registers of the x87 unit: stack, tags, control and status word, and what an exception does to them.
 //!
-//! The tag word in the state is authoritative only in one respect: 3 means empty. What else a tag tells (valid,
-//! zero, special) follows from the register and is computed where it is shown, as the SDM has it (volume 3,
-//! table 14-2); instructions leave 0 there.
+//! The tag word in the state decides one thing only: 3 means empty. What else a tag tells (valid, zero, special)
+//! follows from the register. It is kept in the tag word, too, so that a debugger sees it; only MMX instructions
+//! leave 0 for all registers, and FNSTENV finds it out anew (SDM volume 3, table 14-2).
 
 use crate::cpu::state::{F80, X87};
 
@@ -78,6 +78,7 @@ impl F80 {
     }
 
     /// The tag of a register that holds it: 0 valid, 1 zero, 2 special.
+    #[inline]
     pub fn tag(self) -> u16 {
         match (self.exponent(), self.mantissa) {
             (0, 0) => 1,
@@ -130,7 +131,7 @@ impl X87 {
     pub(in crate::cpu) fn put(&mut self, i: u8, value: F80) {
         let n = self.physical(i);
         self.r[n] = value;
-        self.tag &= !(3 << (2 * n));
+        self.tag = self.tag & !(3 << (2 * n)) | value.tag() << (2 * n);
     }
 
     /// Marks ST(i) as empty.
@@ -165,12 +166,10 @@ impl X87 {
         })
     }
 
-    /// Loads a tag word as FLDENV does: only what is empty counts.
+    /// Loads a tag word as FLDENV does: only what is empty counts, the rest follows from the registers.
     pub fn set_full_tag(&mut self, word: u16) {
-        self.tag = (0..8).fold(0, |tag, n| {
-            let empty = word >> (2 * n) & 3 == 3;
-            tag | if empty { 3 << (2 * n) } else { 0 }
-        });
+        self.tag = word;
+        self.tag = self.full_tag();
     }
 
     /// The tag byte of FXSAVE: one bit a physical register, 1 = in use.
@@ -180,12 +179,13 @@ impl X87 {
         })
     }
 
-    /// Loads the tag byte of FXSAVE.
+    /// Loads the tag byte of FXSAVE, once the registers are loaded.
     pub fn set_from_abridged(&mut self, byte: u8) {
-        self.tag = (0..8).fold(0, |tag, n| {
+        let word = (0..8).fold(0, |tag, n| {
             let empty = byte >> n & 1 == 0;
             tag | if empty { 3 << (2 * n) } else { 0 }
         });
+        self.set_full_tag(word);
     }
 
     /// Loads the control word, with reserved bits as the processor keeps them, and finds out anew whether an
@@ -238,9 +238,9 @@ mod tests {
         x.set_from_abridged(0b0010_1111);
         assert_eq!(x.abridged_tag(), 0b0010_1111);
         assert_eq!(x.full_tag(), 0b11_11_10_11_10_10_01_00);
-        let before = x;
-        x.set_full_tag(x.full_tag());
-        assert_eq!(x, before);
+        assert_eq!(x.tag, x.full_tag());
+        x.set_full_tag(0b00_00_11_00_00_00_00_00);
+        assert_eq!(x.tag, 0b01_01_11_01_10_10_01_00);
     }
 
     #[test]
