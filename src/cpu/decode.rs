@@ -51,9 +51,11 @@ impl Context<'_> {
 pub fn register_slot(register: Register) -> u8 {
     let number = register.number() as u8;
     if register.is_gpr8() {
-        match register {
-            Register::AH | Register::CH | Register::DH | Register::BH => (number & 3) * 8 + 1,
-            _ => number * 8,
+        // iced counts AL to BL, AH to BH, then SPL to R15L: 20 of them.
+        match number {
+            0..=3 => number * 8,
+            4..=7 => (number & 3) * 8 + 1,
+            _ => (number - 4) * 8,
         }
     } else if register.is_gpr() {
         number * 8
