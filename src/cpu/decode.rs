@@ -38,6 +38,8 @@ pub struct Context<'a> {
     pub mode: Mode,
     /// The instruction.
     pub insn: &'a Instruction,
+    /// Its bytes.
+    pub bytes: &'a [u8],
 }
 
 impl Context<'_> {
@@ -265,6 +267,7 @@ impl Cpu {
                 &Context {
                     mode: key.mode,
                     insn: &insn,
+                    bytes: &bytes[offset..offset + insn.len()],
                 },
                 &mut op,
             ) {
@@ -331,6 +334,7 @@ impl Cpu {
             &Context {
                 mode: key.mode,
                 insn: &insn,
+                bytes: &bytes[..insn.len()],
             },
             &mut op,
         ) {
