@@ -25,6 +25,15 @@ pub enum Interrupt {
     Nmi,
 }
 
+/// What waits to interrupt a processor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pending {
+    /// A maskable interrupt, above the task priority.
+    pub interrupt: bool,
+    /// A non-maskable one.
+    pub nmi: bool,
+}
+
 /// Bytes that a device wrote to guest-physical memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dma {
@@ -60,14 +69,16 @@ pub trait World {
     /// The first tick after `now` at which the world wants `poll` to be called. The run loop also calls it
     /// after every access above.
     fn next_stop(&mut self, now: Tick) -> Tick;
-    /// Brings the outside up to `now` and says whether an interrupt waits for `cpu`. DMA that lands now is
-    /// pushed to `dma`, and is in RAM before the next instruction.
-    fn poll(&mut self, now: Tick, cpu: usize, dma: &mut Vec<Dma>) -> bool;
-    /// The acknowledge cycle, called only when `poll` said so and the processor can take an interrupt. `None`
-    /// when it was withdrawn meanwhile (or, where the world is a log, does not happen here).
-    fn interrupt(&mut self, now: Tick, cpu: usize) -> Option<Interrupt>;
-    /// The processor has executed HLT and nothing is pending.
-    fn wait(&mut self, now: Tick, cpu: usize) -> Wait;
+    /// Brings the outside up to `now` and says what waits for `cpu`. DMA that lands now is pushed to `dma`, and is
+    /// in RAM before the next instruction.
+    fn poll(&mut self, now: Tick, cpu: usize, dma: &mut Vec<Dma>) -> Pending;
+    /// The acknowledge cycle, called only when `poll` said that something waits which the processor can take now;
+    /// `maskable` tells whether it can take a maskable interrupt. `None` when it was withdrawn meanwhile (or,
+    /// where the world is a log, does not happen here).
+    fn interrupt(&mut self, now: Tick, cpu: usize, maskable: bool) -> Option<Interrupt>;
+    /// The processor has executed HLT and nothing is pending that it can take. `interruptible` tells whether a
+    /// maskable interrupt could wake it.
+    fn wait(&mut self, now: Tick, cpu: usize, interruptible: bool) -> Wait;
     /// Whether the run is over at `now` (power-off, reset, end of the log, divergence). Asked after every
     /// access and every `poll`.
     fn ended(&mut self, now: Tick) -> bool;

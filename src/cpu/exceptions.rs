@@ -1,0 +1,627 @@
+//! Delivery of interrupts and exceptions through the IDT, and the way back: IRET (SDM volume 3, chapter 6).
+//!
+//! Task gates and virtual-8086 mode are not supported: a guest that uses them ends with a shutdown that says so.
+
+use super::flags::bits;
+use super::segment::{Descriptor, selector_code};
+use super::state::{Segment, activity, gpr, rights, seg};
+use super::{Abort, AbortReason, Cpu, Fault, decode, vector};
+
+/// Where an event comes from: decides checks and error codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// INT n, INT3, INTO: the gate's DPL is checked.
+    Software,
+    /// An exception that an instruction raised.
+    Exception,
+    /// From outside: the error code's EXT bit is set.
+    External,
+}
+
+/// An IDT gate.
+#[derive(Clone, Copy, Debug)]
+struct Gate {
+    selector: u16,
+    offset: u64,
+    kind: u8,
+    dpl: u8,
+    present: bool,
+    ist: u8,
+}
+
+const GATE_TASK: u8 = 5;
+const GATE_INTERRUPT16: u8 = 6;
+const GATE_TRAP16: u8 = 7;
+const GATE_INTERRUPT32: u8 = 14;
+const GATE_TRAP32: u8 = 15;
+
+/// Contributory exceptions (SDM volume 3, table 6-5).
+fn contributory(vector: u8) -> bool {
+    matches!(vector, 0 | 10..=13)
+}
+
+impl Cpu {
+    /// Delivers an interrupt from outside.
+    pub(super) fn deliver_external(&mut self, vector: u8) {
+        self.deliver_all(Fault::plain(vector), Source::External);
+    }
+
+    /// Delivers an exception that an instruction raised.
+    pub(super) fn deliver_fault(&mut self, fault: Fault) {
+        self.deliver_all(fault, Source::Exception);
+    }
+
+    /// Delivers an event, or the double fault that comes of it, or shuts down.
+    fn deliver_all(&mut self, first: Fault, source: Source) {
+        let stepping = std::mem::replace(&mut self.stepping, true);
+        let mut fault = first;
+        let mut source = source;
+        let mut doubled = first.vector == vector::DF && source == Source::Exception;
+        loop {
+            if fault.vector == vector::PF && source != Source::External {
+                self.state.cr2 = fault.address;
+            }
+            let saved = self.state;
+            let Err(Abort) = self.deliver(fault.vector, fault.code, source) else {
+                break;
+            };
+            let AbortReason::Fault(next) = self.abort_as_fault() else {
+                unreachable!("just made a fault")
+            };
+            let cr2 = self.state.cr2;
+            self.state = saved;
+            self.state.cr2 = cr2;
+            self.update_mode();
+            if doubled {
+                self.triple_fault(first.vector, next.vector);
+                break;
+            }
+            let escalates = source != Source::External
+                && (contributory(fault.vector) && contributory(next.vector)
+                    || fault.vector == vector::PF
+                        && (contributory(next.vector) || next.vector == vector::PF));
+            if escalates {
+                if next.vector == vector::PF {
+                    self.state.cr2 = next.address;
+                }
+                fault = Fault::with_code(vector::DF, 0);
+                doubled = true;
+            } else {
+                fault = next;
+                if let (Source::External, Some(code)) = (source, fault.code)
+                    && fault.vector != vector::PF
+                {
+                    fault.code = Some(code | 1);
+                }
+            }
+            source = Source::Exception;
+        }
+        self.stepping = stepping;
+    }
+
+    fn abort_as_fault(&mut self) -> AbortReason {
+        match self.abort {
+            AbortReason::Fault(_) => self.abort,
+            // Pushing a frame goes through SS.
+            AbortReason::NotCanonical => AbortReason::Fault(Fault::with_code(vector::SS, 0)),
+            AbortReason::NeedsStep | AbortReason::Breakpoint => {
+                unreachable!("events are delivered while stepping")
+            }
+        }
+    }
+
+    fn triple_fault(&mut self, first: u8, last: u8) {
+        self.state.activity = activity::SHUTDOWN;
+        self.attention = true;
+        let now = self.tick();
+        let cpu = self.index;
+        let rip = self.state.rip();
+        let why = format!(
+            "triple fault at rip {rip:#x}: exception {last} while delivering exception {first}"
+        );
+        self.world().shutdown(now, cpu, &why);
+    }
+
+    /// INT n and its kin: RIP is already behind the instruction.
+    pub(super) fn software_interrupt(&mut self, vector: u8, return_rip: u64) -> Result<(), Abort> {
+        if self.state.protected() && self.state.flags.vm86() && self.state.flags.iopl() < 3 {
+            return self.general_protection();
+        }
+        let rip = self.state.rip();
+        self.state.set_rip(return_rip);
+        let stepping = std::mem::replace(&mut self.stepping, true);
+        let result = self.deliver(vector, None, Source::Software);
+        self.stepping = stepping;
+        if result.is_err() {
+            self.state.set_rip(rip);
+            self.update_mode();
+        }
+        result
+    }
+
+    /// Goes through the IDT once. On failure the state is partly changed: callers restore it.
+    fn deliver(&mut self, vector: u8, code: Option<u32>, source: Source) -> Result<(), Abort> {
+        if !self.state.protected() {
+            return self.deliver_real(vector);
+        }
+        let saved = self.state;
+        let gate = self.gate(vector, source)?;
+        let result = if self.state.long_mode() {
+            self.enter_gate64(gate, code)
+        } else {
+            self.enter_gate32(gate, code)
+        };
+        if result.is_err() {
+            self.state = saved;
+        }
+        result
+    }
+
+    fn deliver_real(&mut self, vector: u8) -> Result<(), Abort> {
+        let at = vector as u64 * 4;
+        if at + 3 > self.state.idtr.limit {
+            return self.raise_code(vector::GP, 0);
+        }
+        let entry = self.read_system::<u32>(self.state.idtr.base.wrapping_add(at))?;
+        let rsp = self.state.gpr[gpr::RSP];
+        let flags = self.state.rflags() as u16;
+        let frame = [
+            flags,
+            self.state.seg[seg::CS].selector,
+            self.state.rip() as u16,
+        ];
+        for word in frame {
+            if let Err(abort) = self.push::<u16>(word) {
+                self.state.gpr[gpr::RSP] = rsp;
+                return Err(abort);
+            }
+        }
+        self.state
+            .flags
+            .set_other(bits::IF | bits::TF | bits::AC | bits::RF, false);
+        self.load_code_real((entry >> 16) as u16);
+        self.state.set_rip((entry & 0xffff) as u64);
+        self.update_mode();
+        Ok(())
+    }
+
+    /// Reads and checks a gate.
+    fn gate(&mut self, vector: u8, source: Source) -> Result<Gate, Abort> {
+        let external = (source == Source::External) as u32;
+        let code = (vector as u32) << 3 | 2 | external;
+        let long = self.state.long_mode();
+        let bytes = if long { 16 } else { 8 };
+        let at = vector as u64 * bytes;
+        if at + bytes - 1 > self.state.idtr.limit {
+            return self.raise_code(vector::GP, code);
+        }
+        let address = self.state.idtr.base.wrapping_add(at);
+        let low = self.read_system::<u64>(address)?;
+        let high = if long {
+            self.read_system::<u64>(address.wrapping_add(8))?
+        } else {
+            0
+        };
+        let gate = Gate {
+            selector: (low >> 16) as u16,
+            offset: low & 0xffff | low >> 32 & 0xffff_0000 | high << 32,
+            kind: (low >> 40 & 0x1f) as u8,
+            dpl: (low >> 45 & 3) as u8,
+            present: low >> 47 & 1 != 0,
+            ist: (low >> 32 & 7) as u8,
+        };
+        let known = match gate.kind {
+            GATE_INTERRUPT32 | GATE_TRAP32 => true,
+            GATE_TASK | GATE_INTERRUPT16 | GATE_TRAP16 => !long,
+            _ => false,
+        };
+        if !known || source == Source::Software && gate.dpl < self.state.cpl {
+            return self.raise_code(vector::GP, code);
+        }
+        if !gate.present {
+            return self.raise_code(vector::NP, code);
+        }
+        if gate.kind == GATE_TASK {
+            log::warn!(
+                "the guest delivers vector {vector} through a task gate, which is not supported: #GP"
+            );
+            return self.raise_code(vector::GP, code);
+        }
+        Ok(gate)
+    }
+
+    /// The code segment of a gate, checked.
+    fn gate_code(&mut self, gate: &Gate) -> Result<Descriptor, Abort> {
+        if gate.selector & 0xfffc == 0 {
+            return self.general_protection();
+        }
+        let descriptor = self.descriptor(gate.selector, vector::GP)?;
+        if !descriptor.is_code() || descriptor.dpl() > self.state.cpl {
+            return self.raise_code(vector::GP, selector_code(gate.selector));
+        }
+        if !descriptor.present() {
+            return self.raise_code(vector::NP, selector_code(gate.selector));
+        }
+        Ok(descriptor)
+    }
+
+    fn enter_gate64(&mut self, gate: Gate, code: Option<u32>) -> Result<(), Abort> {
+        let descriptor = self.gate_code(&gate)?;
+        if descriptor.rights() & (rights::L | rights::DB) != rights::L {
+            return self.raise_code(vector::GP, selector_code(gate.selector));
+        }
+        let old_cpl = self.state.cpl;
+        let cpl = if descriptor.is_conforming() {
+            old_cpl
+        } else {
+            descriptor.dpl()
+        };
+        let mut rsp = if gate.ist != 0 {
+            self.task_stack64(28 + 8 * gate.ist as u64)?
+        } else if cpl < old_cpl {
+            self.task_stack64(4 + 8 * cpl as u64)?
+        } else {
+            self.state.gpr[gpr::RSP]
+        };
+        rsp &= !15;
+        let frame = [
+            self.state.seg[seg::SS].selector as u64,
+            self.state.gpr[gpr::RSP],
+            self.state.rflags(),
+            self.state.seg[seg::CS].selector as u64,
+            self.state.rip(),
+        ];
+        for word in frame.into_iter().chain(code.map(u64::from)) {
+            rsp = rsp.wrapping_sub(8);
+            self.write_system::<u64>(rsp, word)?;
+        }
+        self.set_accessed_bit(&descriptor)?;
+        self.state.cpl = cpl;
+        if cpl < old_cpl {
+            self.load_null(seg::SS, cpl as u16);
+        }
+        self.state.gpr[gpr::RSP] = rsp;
+        self.enter_code(&gate, &descriptor, cpl);
+        Ok(())
+    }
+
+    fn enter_code(&mut self, gate: &Gate, descriptor: &Descriptor, cpl: u8) {
+        let selector = gate.selector & 0xfffc | cpl as u16;
+        self.set_segment(seg::CS, descriptor.segment(selector), descriptor.base());
+        if self.state.code64() {
+            self.state.seg_base[seg::CS] = 0;
+        }
+        self.state.set_rip(gate.offset);
+        let mut cleared = bits::TF | bits::NT | bits::RF | bits::VM;
+        if gate.kind & 1 == 0 {
+            cleared |= bits::IF;
+        }
+        self.state.flags.set_other(cleared, false);
+        self.update_mode();
+    }
+
+    /// A stack pointer from the 64-bit task-state segment.
+    fn task_stack64(&mut self, offset: u64) -> Result<u64, Abort> {
+        if offset + 7 > self.state.tr.segment.limit as u64 {
+            return self.raise_code(vector::TS, selector_code(self.state.tr.segment.selector));
+        }
+        let rsp = self.read_system::<u64>(self.state.tr.base.wrapping_add(offset))?;
+        if ((rsp << 16) as i64 >> 16) as u64 != rsp {
+            return self.raise_code(vector::SS, 0);
+        }
+        Ok(rsp)
+    }
+
+    fn enter_gate32(&mut self, gate: Gate, code: Option<u32>) -> Result<(), Abort> {
+        let descriptor = self.gate_code(&gate)?;
+        let old_cpl = self.state.cpl;
+        let cpl = if descriptor.is_conforming() {
+            old_cpl
+        } else {
+            descriptor.dpl()
+        };
+        let wide = gate.kind >= GATE_INTERRUPT32;
+        let return_flags = self.state.rflags();
+        let old = (
+            self.state.seg[seg::SS].selector,
+            self.state.gpr[gpr::RSP],
+            self.state.seg[seg::CS].selector,
+            self.state.rip(),
+        );
+        let vm86 = self.state.flags.vm86();
+        let data =
+            [seg::GS, seg::FS, seg::DS, seg::ES].map(|register| self.state.seg[register].selector);
+        let mut words: Vec<u32> = Vec::with_capacity(10);
+        if cpl < old_cpl {
+            self.switch_stack32(cpl)?;
+            if vm86 {
+                words.extend(data.map(u32::from));
+            }
+            words.extend([old.0 as u32, old.1 as u32]);
+        }
+        self.state.flags.set_other(bits::VM, false);
+        words.extend([return_flags as u32, old.2 as u32, old.3 as u32]);
+        words.extend(code);
+        self.state.cpl = cpl;
+        self.mode = decode::Mode::Bits32;
+        self.update_access();
+        for word in words {
+            if wide {
+                self.push::<u32>(word)?;
+            } else {
+                self.push::<u16>(word as u16)?;
+            }
+        }
+        self.set_accessed_bit(&descriptor)?;
+        if vm86 {
+            for register in [seg::ES, seg::DS, seg::FS, seg::GS] {
+                self.load_null(register, 0);
+            }
+        }
+        let mut gate = gate;
+        gate.offset &= if wide { 0xffff_ffff } else { 0xffff };
+        self.enter_code(&gate, &descriptor, cpl);
+        Ok(())
+    }
+
+    /// Loads SS:ESP for an inner privilege level from the task-state segment.
+    pub(super) fn switch_stack32(&mut self, cpl: u8) -> Result<(), Abort> {
+        let tr = self.state.tr;
+        let wide = tr.segment.rights & 8 != 0;
+        let code = selector_code(tr.segment.selector);
+        let (offset, bytes) = if wide {
+            (4 + 8 * cpl as u64, 6)
+        } else {
+            (2 + 4 * cpl as u64, 4)
+        };
+        if offset + bytes - 1 > tr.segment.limit as u64 {
+            return self.raise_code(vector::TS, code);
+        }
+        let at = tr.base.wrapping_add(offset);
+        let (esp, ss) = if wide {
+            (
+                self.read_system::<u32>(at)?,
+                self.read_system::<u16>(at.wrapping_add(4))?,
+            )
+        } else {
+            (
+                self.read_system::<u16>(at)? as u32,
+                self.read_system::<u16>(at.wrapping_add(2))?,
+            )
+        };
+        if ss & 0xfffc == 0 {
+            return self.raise_code(vector::TS, 0);
+        }
+        let descriptor = self.descriptor(ss, vector::TS)?;
+        if (ss & 3) as u8 != cpl || descriptor.dpl() != cpl || !descriptor.is_writable_data() {
+            return self.raise_code(vector::TS, selector_code(ss));
+        }
+        if !descriptor.present() {
+            return self.raise_code(vector::SS, selector_code(ss));
+        }
+        self.set_accessed_bit(&descriptor)?;
+        self.set_segment(seg::SS, descriptor.segment(ss), descriptor.base());
+        self.state.gpr[gpr::RSP] = esp as u64;
+        Ok(())
+    }
+
+    /// IRET with an operand size of 2, 4 or 8 bytes.
+    pub(super) fn interrupt_return(&mut self, bytes: u64) -> Result<(), Abort> {
+        if !self.state.protected() {
+            return self.interrupt_return_real(bytes);
+        }
+        if self.state.flags.vm86() {
+            log::warn!("the guest executes IRET in virtual-8086 mode, which is not supported: #GP");
+            return self.general_protection();
+        }
+        if self.state.flags.other() & bits::NT != 0 {
+            if !self.state.long_mode() {
+                log::warn!("the guest executes IRET to another task, which is not supported: #GP");
+            }
+            return self.general_protection();
+        }
+        let rip = self.peek_sized(0, bytes)?;
+        let cs = self.peek_sized(bytes, bytes)? as u16;
+        let rflags = self.peek_sized(2 * bytes, bytes)?;
+        if !self.state.long_mode() && bytes == 4 && rflags & bits::VM != 0 && self.state.cpl == 0 {
+            log::warn!("the guest enters virtual-8086 mode, which is not supported: #GP");
+            return self.general_protection();
+        }
+        let cpl = (cs & 3) as u8;
+        let outer = cpl > self.state.cpl || self.mode == decode::Mode::Bits64;
+        let (rsp, ss) = if outer {
+            (
+                self.peek_sized(3 * bytes, bytes)?,
+                self.peek_sized(4 * bytes, bytes)? as u16,
+            )
+        } else {
+            (0, 0)
+        };
+        let descriptor = self.return_code(cs)?;
+        let to64 = self.state.long_mode() && descriptor.rights() & rights::L != 0;
+        self.check_return_rip(rip, &descriptor, to64)?;
+        let stack = if outer {
+            self.return_stack(ss, cpl, to64)?
+        } else {
+            None
+        };
+        self.set_accessed_bit(&descriptor)?;
+        let popped = if outer { 5 } else { 3 };
+        self.release(popped * bytes);
+        let old_cpl = self.state.cpl;
+        self.return_flags(rflags, bytes, old_cpl);
+        self.state.cpl = cpl;
+        self.set_segment(
+            seg::CS,
+            descriptor.segment(cs),
+            if to64 { 0 } else { descriptor.base() },
+        );
+        self.state.set_rip(rip);
+        if outer {
+            self.set_return_stack(stack, ss, rsp, to64);
+        }
+        if cpl > old_cpl {
+            self.leave_privileged_segments();
+        }
+        self.state.nmi_blocked = 0;
+        self.update_mode();
+        Ok(())
+    }
+
+    fn interrupt_return_real(&mut self, bytes: u64) -> Result<(), Abort> {
+        let rip = self.peek_sized(0, bytes)?;
+        let cs = self.peek_sized(bytes, bytes)? as u16;
+        let rflags = self.peek_sized(2 * bytes, bytes)?;
+        if rip > 0xffff {
+            return self.general_protection();
+        }
+        self.release(3 * bytes);
+        self.load_code_real(cs);
+        self.state.set_rip(rip);
+        let kept = if bytes == 2 {
+            0xffff_0000
+        } else {
+            bits::VM | bits::VIF | bits::VIP
+        };
+        let old = self.state.rflags();
+        self.state.flags.set_rflags(old & kept | rflags & !kept);
+        self.state.nmi_blocked = 0;
+        self.update_mode();
+        Ok(())
+    }
+
+    /// A stack word of 2, 4 or 8 bytes, zero-extended.
+    pub(super) fn peek_sized(&mut self, skip: u64, bytes: u64) -> Result<u64, Abort> {
+        Ok(match bytes {
+            2 => self.peek::<u16>(skip)? as u64,
+            4 => self.peek::<u32>(skip)? as u64,
+            _ => self.peek::<u64>(skip)?,
+        })
+    }
+
+    /// The code segment that a return goes to, checked (SDM volume 2, RET and IRET).
+    pub(super) fn return_code(&mut self, cs: u16) -> Result<Descriptor, Abort> {
+        if cs & 0xfffc == 0 {
+            return self.general_protection();
+        }
+        let descriptor = self.descriptor(cs, vector::GP)?;
+        let rpl = (cs & 3) as u8;
+        let right_level = if descriptor.is_conforming() {
+            descriptor.dpl() <= rpl
+        } else {
+            descriptor.dpl() == rpl
+        };
+        let both = rights::L | rights::DB;
+        let bad_size = self.state.long_mode() && descriptor.rights() & both == both;
+        if !descriptor.is_code() || rpl < self.state.cpl || !right_level || bad_size {
+            return self.raise_code(vector::GP, selector_code(cs));
+        }
+        if !descriptor.present() {
+            return self.raise_code(vector::NP, selector_code(cs));
+        }
+        Ok(descriptor)
+    }
+
+    /// Raises #GP where a far transfer's target cannot be a RIP.
+    pub(super) fn check_return_rip(
+        &mut self,
+        rip: u64,
+        code: &Descriptor,
+        to64: bool,
+    ) -> Result<(), Abort> {
+        let valid = if to64 {
+            ((rip << 16) as i64 >> 16) as u64 == rip
+        } else {
+            rip & 0xffff_ffff <= code.limit() as u64
+        };
+        if valid {
+            Ok(())
+        } else {
+            self.general_protection()
+        }
+    }
+
+    /// The stack segment that a return to `cpl` goes to; `None` for a null selector in 64-bit mode.
+    pub(super) fn return_stack(
+        &mut self,
+        ss: u16,
+        cpl: u8,
+        to64: bool,
+    ) -> Result<Option<Descriptor>, Abort> {
+        if ss & 0xfffc == 0 {
+            if to64 && cpl != 3 && ss & 3 == cpl as u16 {
+                return Ok(None);
+            }
+            return self.general_protection();
+        }
+        let descriptor = self.descriptor(ss, vector::GP)?;
+        if (ss & 3) as u8 != cpl || !descriptor.is_writable_data() || descriptor.dpl() != cpl {
+            return self.raise_code(vector::GP, selector_code(ss));
+        }
+        if !descriptor.present() {
+            return self.raise_code(vector::SS, selector_code(ss));
+        }
+        self.set_accessed_bit(&descriptor)?;
+        Ok(Some(descriptor))
+    }
+
+    /// Loads SS and RSP at the end of a return; CPL is already the new one.
+    pub(super) fn set_return_stack(
+        &mut self,
+        stack: Option<Descriptor>,
+        ss: u16,
+        rsp: u64,
+        to64: bool,
+    ) {
+        match stack {
+            Some(descriptor) => {
+                self.set_segment(seg::SS, descriptor.segment(ss), descriptor.base())
+            }
+            None => self.load_null(seg::SS, ss),
+        }
+        let wide = self.state.seg[seg::SS].rights & rights::DB != 0;
+        let old = self.state.gpr[gpr::RSP];
+        self.state.gpr[gpr::RSP] = if to64 {
+            rsp
+        } else if wide {
+            rsp & 0xffff_ffff
+        } else {
+            old & !0xffff | rsp & 0xffff
+        };
+    }
+
+    /// Flags that IRET may change, by privilege level.
+    fn return_flags(&mut self, rflags: u64, bytes: u64, cpl: u8) {
+        let mut changed = bits::ARITHMETIC | bits::TF | bits::DF | bits::NT;
+        if bytes > 2 {
+            changed |= bits::RF | bits::AC | bits::ID;
+        }
+        if cpl <= self.state.flags.iopl() {
+            changed |= bits::IF;
+        }
+        if cpl == 0 {
+            changed |= bits::IOPL;
+            if bytes > 2 {
+                changed |= bits::VIF | bits::VIP;
+            }
+        }
+        let old = self.state.rflags();
+        self.state
+            .flags
+            .set_rflags(old & !changed | rflags & changed);
+    }
+
+    /// On a return outwards, data segments that the outer level may not use become null.
+    pub(super) fn leave_privileged_segments(&mut self) {
+        for register in [seg::ES, seg::DS, seg::FS, seg::GS] {
+            let Segment { rights, .. } = self.state.seg[register];
+            let conforming = rights & (rights::CODE | rights::DC) == rights::CODE | rights::DC;
+            if rights & rights::P != 0
+                && self.state.seg[register].dpl() < self.state.cpl
+                && !conforming
+            {
+                self.load_null(register, 0);
+            }
+        }
+    }
+}

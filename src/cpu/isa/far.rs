@@ -1,0 +1,462 @@
+//! Far transfers and system calls: JMP, CALL, RET far; INT, INT3, INTO, INT1; IRET; SYSCALL, SYSRET, SYSENTER,
+//! SYSEXIT.
+//!
+//! Task switches are not supported and raise #GP with one line in the log; call gates are for 32-bit
+//! protected mode and long mode.
+
+use super::{Lowered, ending, width};
+use crate::cpu::decode::{Context, Mode};
+use crate::cpu::flags::bits;
+use crate::cpu::op::{Flow, Op, op_flags};
+use crate::cpu::segment::{Descriptor, selector_code};
+use crate::cpu::state::{Segment, efer, gpr, rights, seg};
+use crate::cpu::{Abort, Cpu, vector};
+use iced_x86::{Code, Mnemonic};
+
+const CALL_GATE16: u8 = 4;
+const CALL_GATE32: u8 = 12;
+
+/// Chooses handlers. `aux` is the operand size in bytes.
+pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
+    let insn = context.insn;
+    match insn.mnemonic() {
+        Mnemonic::Jmp | Mnemonic::Call => {
+            let direct = insn.is_jmp_far() || insn.is_call_far();
+            op.aux = if direct {
+                matches!(insn.code(), Code::Jmp_ptr1632 | Code::Call_ptr1632) as u8 * 2 + 2
+            } else {
+                width(context, 0) as u8 - 2
+            };
+            if insn.mnemonic() == Mnemonic::Jmp {
+                ending(jmp_far)
+            } else {
+                ending(call_far)
+            }
+        }
+        Mnemonic::Retf => {
+            op.aux = match insn.code() {
+                Code::Retfw | Code::Retfw_imm16 => 2,
+                Code::Retfd | Code::Retfd_imm16 => 4,
+                _ => 8,
+            };
+            ending(ret_far)
+        }
+        Mnemonic::Iret | Mnemonic::Iretd | Mnemonic::Iretq => {
+            op.aux = match insn.mnemonic() {
+                Mnemonic::Iret => 2,
+                Mnemonic::Iretd => 4,
+                _ => 8,
+            };
+            op.flags |= op_flags::STACK;
+            ending(iret)
+        }
+        Mnemonic::Int => ending(int_n),
+        Mnemonic::Int3 => ending(int3),
+        Mnemonic::Into => ending(into),
+        Mnemonic::Int1 => ending(int1),
+        Mnemonic::Syscall => ending(syscall),
+        Mnemonic::Sysret | Mnemonic::Sysretq => {
+            op.aux = if insn.mnemonic() == Mnemonic::Sysretq {
+                8
+            } else {
+                4
+            };
+            ending(sysret)
+        }
+        Mnemonic::Sysenter => ending(sysenter),
+        Mnemonic::Sysexit | Mnemonic::Sysexitq => {
+            op.aux = if insn.mnemonic() == Mnemonic::Sysexitq {
+                8
+            } else {
+                4
+            };
+            ending(sysexit)
+        }
+        _ => None,
+    }
+}
+
+/// Selector and offset of a far target: immediate or in memory.
+fn far_target(cpu: &mut Cpu, op: &Op) -> Result<(u16, u64), Abort> {
+    if !op.has(op_flags::MEMORY) {
+        return Ok(((op.imm >> 32) as u16, op.imm & 0xffff_ffff));
+    }
+    let bytes = op.aux as u64;
+    let address = cpu.address(op, op.aux as usize + 2, false)?;
+    let offset = match bytes {
+        2 => cpu.read::<u16>(address)? as u64,
+        4 => cpu.read::<u32>(address)? as u64,
+        _ => cpu.read::<u64>(address)?,
+    };
+    Ok((cpu.read::<u16>(address.wrapping_add(bytes))?, offset))
+}
+
+/// Whether far transfers work as on an 8086.
+fn real(cpu: &Cpu) -> bool {
+    !cpu.state.protected() || cpu.state.flags.vm86()
+}
+
+fn jmp_far(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    let (selector, offset) = far_target(cpu, op)?;
+    if real(cpu) {
+        if offset > cpu.state.seg[seg::CS].limit as u64 {
+            return cpu.general_protection();
+        }
+        cpu.load_code_real(selector);
+        cpu.state.set_rip(offset);
+    } else {
+        let (descriptor, offset) = transfer_target(cpu, selector, offset)?;
+        let same = check_same_level(cpu, &descriptor)?;
+        enter_same_level(cpu, &descriptor, same, offset)?;
+    }
+    cpu.update_mode();
+    Ok(Flow::Attention)
+}
+
+/// Follows a call gate; refuses what is no code segment. Gives the code segment and the offset in it.
+fn transfer_target(cpu: &mut Cpu, selector: u16, offset: u64) -> Result<(Descriptor, u64), Abort> {
+    if selector & 0xfffc == 0 {
+        return cpu.general_protection();
+    }
+    let descriptor = cpu.descriptor(selector, vector::GP)?;
+    if descriptor.is_segment() {
+        return Ok((descriptor, offset));
+    }
+    let code = selector_code(selector);
+    let kind = descriptor.system_type();
+    let gate = kind == CALL_GATE32 || kind == CALL_GATE16 && !cpu.state.long_mode();
+    if !gate {
+        if matches!(kind, 1 | 5 | 9) && !cpu.state.long_mode() {
+            log::warn!("the guest switches tasks in hardware, which is not supported: #GP");
+        }
+        return cpu.raise_code(vector::GP, code);
+    }
+    if descriptor.dpl() < cpu.state.cpl || descriptor.dpl() < (selector & 3) as u8 {
+        return cpu.raise_code(vector::GP, code);
+    }
+    if !descriptor.present() {
+        return cpu.raise_code(vector::NP, code);
+    }
+    let mut offset = descriptor.raw & 0xffff;
+    if kind == CALL_GATE32 {
+        offset |= descriptor.raw >> 32 & 0xffff_0000;
+    }
+    if cpu.state.long_mode() {
+        let (_, high) = cpu.system_descriptor(selector, vector::GP)?;
+        offset |= high & 0xffff_ffff_0000_0000;
+    }
+    let target = (descriptor.raw >> 16) as u16;
+    if target & 0xfffc == 0 {
+        return cpu.general_protection();
+    }
+    Ok((cpu.descriptor(target, vector::GP)?, offset))
+}
+
+/// Checks a transfer that stays at its privilege level. Gives the selector with the right RPL.
+fn check_same_level(cpu: &mut Cpu, descriptor: &Descriptor) -> Result<u16, Abort> {
+    let code = selector_code(descriptor.selector);
+    let rpl = (descriptor.selector & 3) as u8;
+    let cpl = cpu.state.cpl;
+    let permitted = if descriptor.is_conforming() {
+        descriptor.dpl() <= cpl
+    } else {
+        rpl <= cpl && descriptor.dpl() == cpl
+    };
+    let both = rights::L | rights::DB;
+    let bad_size = cpu.state.long_mode() && descriptor.rights() & both == both;
+    if !descriptor.is_code() || !permitted || bad_size {
+        return cpu.raise_code(vector::GP, code);
+    }
+    if !descriptor.present() {
+        return cpu.raise_code(vector::NP, code);
+    }
+    Ok(descriptor.selector & 0xfffc | cpl as u16)
+}
+
+fn enter_same_level(
+    cpu: &mut Cpu,
+    descriptor: &Descriptor,
+    selector: u16,
+    offset: u64,
+) -> Result<(), Abort> {
+    let to64 = cpu.state.long_mode() && descriptor.rights() & rights::L != 0;
+    cpu.check_return_rip(offset, descriptor, to64)?;
+    cpu.set_accessed_bit(descriptor)?;
+    cpu.set_segment(
+        seg::CS,
+        descriptor.segment(selector),
+        if to64 { 0 } else { descriptor.base() },
+    );
+    cpu.state.set_rip(offset);
+    Ok(())
+}
+
+fn push_sized(cpu: &mut Cpu, bytes: u8, value: u64) -> Result<(), Abort> {
+    match bytes {
+        2 => cpu.push::<u16>(value as u16),
+        4 => cpu.push::<u32>(value as u32),
+        _ => cpu.push::<u64>(value),
+    }
+}
+
+fn call_far(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    let (selector, offset) = far_target(cpu, op)?;
+    let back = (
+        cpu.state.seg[seg::CS].selector as u64,
+        cpu.return_address(op),
+    );
+    let saved = cpu.state;
+    let result = call_far_inside(cpu, op, selector, offset, back);
+    if result.is_err() {
+        cpu.state = saved;
+    }
+    cpu.update_mode();
+    result.map(|()| Flow::Attention)
+}
+
+fn call_far_inside(
+    cpu: &mut Cpu,
+    op: &Op,
+    selector: u16,
+    offset: u64,
+    back: (u64, u64),
+) -> Result<(), Abort> {
+    if real(cpu) {
+        push_sized(cpu, op.aux, back.0)?;
+        push_sized(cpu, op.aux, back.1)?;
+        if offset > cpu.state.seg[seg::CS].limit as u64 {
+            return cpu.general_protection();
+        }
+        cpu.load_code_real(selector);
+        cpu.state.set_rip(offset);
+        return Ok(());
+    }
+    let (descriptor, offset) = transfer_target(cpu, selector, offset)?;
+    let through_gate = descriptor.selector != selector;
+    let inner = !descriptor.is_conforming() && descriptor.dpl() < cpu.state.cpl;
+    if through_gate && inner {
+        return call_inner(cpu, op, &descriptor, offset, back);
+    }
+    let same = check_same_level(cpu, &descriptor)?;
+    push_sized(cpu, op.aux, back.0)?;
+    push_sized(cpu, op.aux, back.1)?;
+    enter_same_level(cpu, &descriptor, same, offset)
+}
+
+/// CALL through a gate to an inner privilege level.
+fn call_inner(
+    cpu: &mut Cpu,
+    op: &Op,
+    code: &Descriptor,
+    offset: u64,
+    back: (u64, u64),
+) -> Result<(), Abort> {
+    if cpu.state.long_mode() {
+        log::warn!(
+            "the guest calls an inner level through a gate in long mode, which is not supported: #GP"
+        );
+        return cpu.general_protection();
+    }
+    if !code.is_code() || !code.present() {
+        return cpu.raise_code(
+            if code.is_code() {
+                vector::NP
+            } else {
+                vector::GP
+            },
+            selector_code(code.selector),
+        );
+    }
+    let old = (
+        cpu.state.seg[seg::SS].selector as u64,
+        cpu.state.gpr[gpr::RSP],
+    );
+    let cpl = code.dpl();
+    cpu.switch_stack32(cpl)?;
+    cpu.state.cpl = cpl;
+    cpu.update_access();
+    for value in [old.0, old.1, back.0, back.1] {
+        push_sized(cpu, op.aux, value)?;
+    }
+    enter_same_level(cpu, code, code.selector & 0xfffc | cpl as u16, offset)
+}
+
+fn ret_far(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    let bytes = op.aux as u64;
+    let extra = op.imm & 0xffff;
+    let rip = cpu.peek_sized(0, bytes)?;
+    let cs = cpu.peek_sized(bytes, bytes)? as u16;
+    if real(cpu) {
+        if rip > cpu.state.seg[seg::CS].limit as u64 {
+            return cpu.general_protection();
+        }
+        cpu.release(2 * bytes + extra);
+        cpu.load_code_real(cs);
+        cpu.state.set_rip(rip);
+        cpu.update_mode();
+        return Ok(Flow::Attention);
+    }
+    let descriptor = cpu.return_code(cs)?;
+    let to64 = cpu.state.long_mode() && descriptor.rights() & rights::L != 0;
+    cpu.check_return_rip(rip, &descriptor, to64)?;
+    let cpl = (cs & 3) as u8;
+    let outer = cpl > cpu.state.cpl;
+    let stack = if outer {
+        let rsp = cpu.peek_sized(2 * bytes + extra, bytes)?;
+        let ss = cpu.peek_sized(3 * bytes + extra, bytes)? as u16;
+        Some((cpu.return_stack(ss, cpl, to64)?, ss, rsp))
+    } else {
+        None
+    };
+    cpu.set_accessed_bit(&descriptor)?;
+    cpu.release(2 * bytes + extra);
+    cpu.state.cpl = cpl;
+    cpu.set_segment(
+        seg::CS,
+        descriptor.segment(cs),
+        if to64 { 0 } else { descriptor.base() },
+    );
+    cpu.state.set_rip(rip);
+    if let Some((descriptor, ss, rsp)) = stack {
+        cpu.set_return_stack(descriptor, ss, rsp, to64);
+        cpu.leave_privileged_segments();
+        cpu.update_mode();
+        cpu.release(extra);
+    }
+    cpu.update_mode();
+    Ok(Flow::Attention)
+}
+
+fn iret(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    cpu.interrupt_return(op.aux as u64)?;
+    Ok(Flow::Attention)
+}
+
+fn int_n(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    let back = cpu.return_address(op);
+    cpu.software_interrupt(op.imm as u8, back)?;
+    Ok(Flow::Attention)
+}
+
+fn int3(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    let back = cpu.return_address(op);
+    cpu.software_interrupt(vector::BP, back)?;
+    Ok(Flow::Attention)
+}
+
+fn int1(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    let back = cpu.return_address(op);
+    cpu.software_interrupt(vector::DB, back)?;
+    Ok(Flow::Attention)
+}
+
+fn into(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    if !cpu.state.flags.of() {
+        cpu.advance(op);
+        return Ok(Flow::Indirect);
+    }
+    let back = cpu.return_address(op);
+    cpu.software_interrupt(vector::OF, back)?;
+    Ok(Flow::Attention)
+}
+
+/// A flat segment as the system-call instructions load it, without looking at any descriptor.
+fn flat(selector: u16, code: bool, long: bool, dpl: u8) -> Segment {
+    let mut r = rights::P | rights::S | rights::RW | rights::ACCESSED | rights::G;
+    r |= (dpl as u16) << rights::DPL_SHIFT;
+    if code {
+        r |= rights::CODE;
+    }
+    r |= if code && long { rights::L } else { rights::DB };
+    Segment {
+        limit: 0xffff_ffff,
+        rights: r,
+        selector,
+    }
+}
+
+fn syscall(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    // Intel: only in 64-bit mode.
+    if cpu.state.efer & efer::SCE == 0 || cpu.mode != Mode::Bits64 {
+        return cpu.undefined();
+    }
+    let back = cpu.return_address(op);
+    cpu.state.gpr[gpr::RCX] = back;
+    cpu.state.gpr[gpr::R11] = cpu.state.rflags() & !bits::RF;
+    cpu.state.set_rip(cpu.state.lstar);
+    let rflags = cpu.state.rflags() & !cpu.state.fmask & !bits::RF;
+    cpu.state.flags.set_rflags(rflags);
+    let selector = (cpu.state.star >> 32) as u16 & 0xfffc;
+    cpu.set_segment(seg::CS, flat(selector, true, true, 0), 0);
+    cpu.set_segment(seg::SS, flat(selector + 8, false, false, 0), 0);
+    cpu.state.cpl = 0;
+    cpu.update_mode();
+    Ok(Flow::Attention)
+}
+
+fn sysret(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    if cpu.state.efer & efer::SCE == 0 || cpu.mode != Mode::Bits64 {
+        return cpu.undefined();
+    }
+    let target = cpu.state.gpr[gpr::RCX];
+    let long = op.aux == 8;
+    // Intel checks the target before it changes anything.
+    if cpu.state.cpl != 0 || long && ((target << 16) as i64 >> 16) as u64 != target {
+        return cpu.general_protection();
+    }
+    cpu.state
+        .set_rip(if long { target } else { target & 0xffff_ffff });
+    let permitted = bits::ALL & !(bits::RF | bits::VM);
+    let rflags = cpu.state.gpr[gpr::R11] & permitted;
+    cpu.state.flags.set_rflags(rflags);
+    let base = (cpu.state.star >> 48) as u16;
+    let code = if long { base.wrapping_add(16) } else { base } | 3;
+    cpu.set_segment(seg::CS, flat(code, true, long, 3), 0);
+    cpu.set_segment(seg::SS, flat(base.wrapping_add(8) | 3, false, false, 3), 0);
+    cpu.state.cpl = 3;
+    cpu.update_mode();
+    Ok(Flow::Attention)
+}
+
+fn sysenter(cpu: &mut Cpu, _op: &Op) -> Result<Flow, Abort> {
+    let [cs, esp, eip] = cpu.state.sysenter;
+    if !cpu.state.protected() || cs & 0xfffc == 0 {
+        return cpu.general_protection();
+    }
+    let long = cpu.state.long_mode();
+    cpu.state
+        .flags
+        .set_other(bits::VM | bits::IF | bits::RF, false);
+    let selector = cs as u16 & 0xfffc;
+    cpu.set_segment(seg::CS, flat(selector, true, long, 0), 0);
+    cpu.set_segment(seg::SS, flat(selector.wrapping_add(8), false, false, 0), 0);
+    cpu.state.gpr[gpr::RSP] = if long { esp } else { esp & 0xffff_ffff };
+    cpu.state
+        .set_rip(if long { eip } else { eip & 0xffff_ffff });
+    cpu.state.cpl = 0;
+    cpu.update_mode();
+    Ok(Flow::Attention)
+}
+
+fn sysexit(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    let cs = cpu.state.sysenter[0];
+    if !cpu.state.protected() || cs & 0xfffc == 0 || cpu.state.cpl != 0 {
+        return cpu.general_protection();
+    }
+    let long = op.aux == 8;
+    let (rip, rsp) = (cpu.state.gpr[gpr::RDX], cpu.state.gpr[gpr::RCX]);
+    let canonical = |a: u64| ((a << 16) as i64 >> 16) as u64 == a;
+    if long && !(canonical(rip) && canonical(rsp)) {
+        return cpu.general_protection();
+    }
+    let mask = if long { u64::MAX } else { 0xffff_ffff };
+    let base = cs as u16;
+    let code = base.wrapping_add(if long { 32 } else { 16 }) | 3;
+    cpu.set_segment(seg::CS, flat(code, true, long, 3), 0);
+    cpu.set_segment(seg::SS, flat(code.wrapping_add(8), false, false, 3), 0);
+    cpu.state.gpr[gpr::RSP] = rsp & mask;
+    cpu.state.set_rip(rip & mask);
+    cpu.state.cpl = 3;
+    cpu.update_mode();
+    Ok(Flow::Attention)
+}

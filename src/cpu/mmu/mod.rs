@@ -1,0 +1,482 @@
+//! Access to memory by linear address: the fast way through the TLB, and the slow way that does everything else.
+//!
+//! Slow is what walks the tables, what crosses a page, what is no RAM, what is watched, and stores to pages with
+//! attributes. Accesses that need the world (MMIO) or a debugger (watchpoints) abort the instruction unless it
+//! is being stepped alone, where the tick is exact; nothing has happened by then, so that it can run again.
+
+pub mod tables;
+pub mod tlb;
+pub mod walk;
+
+use super::flags::{Width, bits};
+use super::state::{cr0, cr4};
+use super::{Abort, AbortReason, Cpu, Fault};
+use crate::memory::{CODE, DIRTY, PAGE_TABLE, PageIndex};
+use tables::Stale;
+use tlb::Access;
+use walk::{Intent, Walk, error, pte};
+
+/// The longest access of one instruction, in bytes (FXSAVE and XSAVE are made of several).
+const ACCESS_MAX: usize = 64;
+
+impl Cpu {
+    /// Loads from a linear address with the rights of the current privilege level.
+    #[inline(always)]
+    pub fn read<T: bytemuck::Pod>(&mut self, address: u64) -> Result<T, Abort> {
+        match self.tlb.load(self.access, address, size_of::<T>()) {
+            // SAFETY: the TLB holds live pages of RAM only, and the access lies within one page.
+            Some(host) => Ok(unsafe { host.cast::<T>().read_unaligned() }),
+            None => self.read_slow(address, self.access),
+        }
+    }
+
+    /// Stores to a linear address with the rights of the current privilege level.
+    #[inline(always)]
+    pub fn write<T: bytemuck::Pod>(&mut self, address: u64, value: T) -> Result<(), Abort> {
+        match self.tlb.store(self.access, address, size_of::<T>()) {
+            // SAFETY: as in `read`; entries for stores are pages without attributes but `DIRTY`.
+            Some(host) => {
+                unsafe { host.cast::<T>().write_unaligned(value) };
+                Ok(())
+            }
+            None => self.write_slow(address, value, self.access),
+        }
+    }
+
+    /// First half of a read-modify-write: checks that the store will succeed, and loads. The first value is the
+    /// host address, or null where [`Cpu::finish_update`] must go the slow way.
+    #[inline(always)]
+    pub fn begin_update<T: bytemuck::Pod>(&mut self, address: u64) -> Result<(*mut T, T), Abort> {
+        match self.tlb.store(self.access, address, size_of::<T>()) {
+            // SAFETY: as in `read`.
+            Some(host) => Ok((host.cast::<T>(), unsafe {
+                host.cast::<T>().read_unaligned()
+            })),
+            None => self.begin_update_slow(address),
+        }
+    }
+
+    /// Second half of a read-modify-write.
+    #[inline(always)]
+    pub fn finish_update<T: bytemuck::Pod>(
+        &mut self,
+        host: *mut T,
+        address: u64,
+        value: T,
+    ) -> Result<(), Abort> {
+        if host.is_null() {
+            return self.write_slow(address, value, self.access);
+        }
+        // SAFETY: `begin_update` gave the address, and nothing has happened to the TLB since.
+        unsafe { host.write_unaligned(value) };
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn begin_update_slow<T: bytemuck::Pod>(&mut self, address: u64) -> Result<(*mut T, T), Abort> {
+        self.check_write(address, size_of::<T>())?;
+        Ok((std::ptr::null_mut(), self.read_slow(address, self.access)?))
+    }
+
+    /// Raises what a store of `bytes` bytes would raise, without storing.
+    pub fn check_write(&mut self, address: u64, bytes: usize) -> Result<(), Abort> {
+        if bytes == 0
+            || self
+                .tlb
+                .store(self.access, address, bytes.min(ACCESS_MAX))
+                .is_some()
+                && bytes <= ACCESS_MAX
+        {
+            return Ok(());
+        }
+        self.check_canonical(address, bytes)?;
+        self.translate(address, Intent::Write, self.access)?;
+        let last = address.wrapping_add(bytes as u64 - 1);
+        if last & !0xfff != address & !0xfff {
+            self.translate(last & !0xfff, Intent::Write, self.access)?;
+        }
+        Ok(())
+    }
+
+    /// Loads with supervisor rights whatever the privilege level: descriptor tables, task state.
+    pub fn read_system<T: bytemuck::Pod>(&mut self, address: u64) -> Result<T, Abort> {
+        match self.tlb.load(Access::Supervisor, address, size_of::<T>()) {
+            // SAFETY: as in `read`.
+            Some(host) => Ok(unsafe { host.cast::<T>().read_unaligned() }),
+            None => self.read_slow(address, Access::Supervisor),
+        }
+    }
+
+    /// Stores with supervisor rights whatever the privilege level.
+    pub fn write_system<T: bytemuck::Pod>(&mut self, address: u64, value: T) -> Result<(), Abort> {
+        self.write_slow(address, value, Access::Supervisor)
+    }
+
+    /// Linear addresses wrap at 4 GiB outside 64-bit mode.
+    #[inline]
+    fn wrap(&self, address: u64) -> u64 {
+        if self.state.long_mode() {
+            address
+        } else {
+            address & 0xffff_ffff
+        }
+    }
+
+    fn check_canonical(&mut self, address: u64, bytes: usize) -> Result<(), Abort> {
+        if self.state.long_mode() {
+            let last = address.wrapping_add(bytes as u64 - 1);
+            let canonical = |a: u64| ((a << 16) as i64 >> 16) as u64 == a;
+            if !canonical(address) || !canonical(last) {
+                return self.abort_with(AbortReason::NotCanonical);
+            }
+        }
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_slow<T: bytemuck::Pod>(&mut self, address: u64, access: Access) -> Result<T, Abort> {
+        let mut value = T::zeroed();
+        let bytes = bytemuck::bytes_of_mut(&mut value);
+        let address = self.wrap(address);
+        self.check_canonical(address, bytes.len())?;
+        self.watch(address, bytes.len(), false)?;
+        let first = (0x1000 - (address & 0xfff) as usize).min(bytes.len());
+        let physical = self.translate(address, Intent::Read, access)?;
+        if first == bytes.len() {
+            self.read_physical(physical, bytes)?;
+        } else {
+            let next = self.wrap((address & !0xfff).wrapping_add(0x1000));
+            let second = self.translate(next, Intent::Read, access)?;
+            let (head, tail) = bytes.split_at_mut(first);
+            self.read_physical(physical, head)?;
+            self.read_physical(second, tail)?;
+        }
+        Ok(value)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write_slow<T: bytemuck::Pod>(
+        &mut self,
+        address: u64,
+        value: T,
+        access: Access,
+    ) -> Result<(), Abort> {
+        let bytes = bytemuck::bytes_of(&value);
+        let address = self.wrap(address);
+        self.check_canonical(address, bytes.len())?;
+        self.watch(address, bytes.len(), true)?;
+        let first = (0x1000 - (address & 0xfff) as usize).min(bytes.len());
+        let physical = self.translate(address, Intent::Write, access)?;
+        if first == bytes.len() {
+            return self.write_physical(physical, bytes);
+        }
+        let next = self.wrap((address & !0xfff).wrapping_add(0x1000));
+        let second = self.translate(next, Intent::Write, access)?;
+        let (head, tail) = bytes.split_at(first);
+        self.write_physical(physical, head)?;
+        self.write_physical(second, tail)
+    }
+
+    /// Notices a hit watchpoint: the instruction aborts, or, when stepped over, leaves a note.
+    fn watch(&mut self, address: u64, bytes: usize, write: bool) -> Result<(), Abort> {
+        let last = address.wrapping_add(bytes as u64 - 1);
+        if !self.stops.is_watched_page(address) && !self.stops.is_watched_page(last) {
+            return Ok(());
+        }
+        if let Some(hit) = self.stops.watch_hit(address, bytes as u64, write) {
+            if !self.stepping {
+                return self.abort_with(AbortReason::NeedsStep);
+            }
+            self.watch_hit.get_or_insert(hit);
+        }
+        Ok(())
+    }
+
+    /// Translates with all checks, sets accessed and dirty bits, and fills the TLB where it may.
+    pub(super) fn translate(
+        &mut self,
+        address: u64,
+        intent: Intent,
+        access: Access,
+    ) -> Result<u64, Abort> {
+        let user = access == Access::User;
+        let ac = access == Access::SupervisorAc;
+        let found = walk::walk(&self.state, &self.memory, address);
+        let walk = match found {
+            Ok(walk) if walk::permits(&self.state, &walk, intent, user, ac) => walk,
+            Ok(_) => return self.page_fault(address, error::P, intent, user),
+            Err(miss) => return self.page_fault(address, miss.0, intent, user),
+        };
+        let dirty = self.set_accessed(&walk, intent == Intent::Write);
+        if let Some(page) = self.memory.page_index(walk.physical) {
+            if intent == Intent::Write {
+                self.memory.mark_dirty(page);
+            }
+            self.fill(&walk, address, page, intent, access, dirty);
+        }
+        Ok(walk.physical)
+    }
+
+    fn page_fault(
+        &mut self,
+        address: u64,
+        table_bits: u32,
+        intent: Intent,
+        user: bool,
+    ) -> Result<u64, Abort> {
+        let mut code = table_bits;
+        if intent == Intent::Write {
+            code |= error::W;
+        }
+        if user {
+            code |= error::U;
+        }
+        let fetch_shown = self.state.cr4 & cr4::SMEP != 0
+            || self.state.cr4 & cr4::PAE != 0 && self.state.efer & super::state::efer::NXE != 0;
+        if intent == Intent::Fetch && fetch_shown {
+            code |= error::I;
+        }
+        self.abort_with(AbortReason::Fault(Fault::page(address, code)))
+    }
+
+    /// Sets the accessed bits, and the dirty bit for a store. Gives whether the dirty bit is set afterwards.
+    fn set_accessed(&mut self, walk: &Walk, write: bool) -> bool {
+        let mut dirty = walk.depth == 0;
+        for (n, step) in walk.steps[..walk.depth].iter().enumerate() {
+            let leaf = n + 1 == walk.depth;
+            let mut value = step.value | pte::A;
+            if leaf && write {
+                value |= pte::D;
+            }
+            if leaf {
+                dirty = value & pte::D != 0;
+            }
+            if value != step.value
+                && let Some(page) = self.memory.page_index(step.at)
+            {
+                self.memory.mark_dirty(page);
+                // SAFETY: entries are aligned, so that four or eight bytes at `at` lie within the page. Blocks
+                // and TLB entries need no notice: bits that only the walker sets change no translation, and
+                // code that is also a page table is dropped below.
+                unsafe {
+                    let host = self.memory.page_host(page).add((step.at & 0xfff) as usize);
+                    host.write(value as u8);
+                }
+                if self.memory.attributes(page) & CODE != 0 {
+                    self.code_written(page, (step.at & 0xfff) as usize, 1);
+                }
+            }
+        }
+        dirty
+    }
+
+    fn fill(
+        &mut self,
+        walk: &Walk,
+        address: u64,
+        page: PageIndex,
+        intent: Intent,
+        access: Access,
+        dirty: bool,
+    ) {
+        let mut new_tables = std::mem::take(&mut self.new_tables);
+        self.tables
+            .note(&mut self.memory, walk, address, &mut new_tables);
+        for table in new_tables.drain(..) {
+            self.tlb.forbid_writes(table);
+        }
+        self.new_tables = new_tables;
+        if intent == Intent::Fetch {
+            self.tlb
+                .fill_fetch(access == Access::User, address, walk.physical);
+            return;
+        }
+        if self.stops.is_watched_page(address) {
+            return;
+        }
+        let user = access == Access::User;
+        let ac = access == Access::SupervisorAc;
+        let read = walk::permits(&self.state, walk, Intent::Read, user, ac);
+        let write = dirty
+            && self.memory.attributes(page) == DIRTY
+            && walk::permits(&self.state, walk, Intent::Write, user, ac);
+        let host = self.memory.page_host(page);
+        self.tlb.fill(access, address, host, page, read, write);
+    }
+
+    /// Loads from one page of the guest-physical address space.
+    fn read_physical(&mut self, physical: u64, bytes: &mut [u8]) -> Result<(), Abort> {
+        if let Some(page) = self.memory.page_index(physical) {
+            let offset = (physical & 0xfff) as usize;
+            bytes.copy_from_slice(&self.memory.page(page)[offset..offset + bytes.len()]);
+            return Ok(());
+        }
+        if !self.stepping {
+            return self.abort_with(AbortReason::NeedsStep);
+        }
+        let now = self.tick();
+        let cpu = self.index;
+        // Parts of at most 8 bytes that do not cross a multiple of 8: what a bus would do.
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = physical + done as u64;
+            let n = (8 - (at & 7) as usize).min(bytes.len() - done);
+            for (size, at, done) in bus_parts(at, done, n) {
+                let value = self.world().mmio_read(now, cpu, at, size as u8);
+                bytes[done..done + size].copy_from_slice(&value.to_le_bytes()[..size]);
+            }
+            done += n;
+        }
+        self.attention = true;
+        Ok(())
+    }
+
+    /// Stores to one page of the guest-physical address space.
+    fn write_physical(&mut self, physical: u64, bytes: &[u8]) -> Result<(), Abort> {
+        if let Some(page) = self.memory.page_index(physical) {
+            let offset = (physical & 0xfff) as usize;
+            self.write_page(page, offset, bytes);
+            return Ok(());
+        }
+        if !self.stepping {
+            return self.abort_with(AbortReason::NeedsStep);
+        }
+        let now = self.tick();
+        let cpu = self.index;
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = physical + done as u64;
+            let n = (8 - (at & 7) as usize).min(bytes.len() - done);
+            for (size, at, done) in bus_parts(at, done, n) {
+                let mut value = [0; 8];
+                value[..size].copy_from_slice(&bytes[done..done + size]);
+                self.world()
+                    .mmio_write(now, cpu, at, size as u8, u64::from_le_bytes(value));
+            }
+            done += n;
+        }
+        self.attention = true;
+        Ok(())
+    }
+
+    /// Stores to RAM and does what the attributes of the page ask for.
+    pub(super) fn write_page(&mut self, page: PageIndex, offset: usize, bytes: &[u8]) {
+        self.memory.mark_dirty(page);
+        let attributes = self.memory.attributes(page);
+        let host = self.memory.page_host(page);
+        let words = offset & !7..(offset + bytes.len()).next_multiple_of(8);
+        let mut old = [0u64; ACCESS_MAX / 8 + 1];
+        let count = words.len() / 8;
+        let tracked = attributes & PAGE_TABLE != 0;
+        if tracked {
+            self.copy_words(page, words.start, &mut old[..count]);
+        }
+        // SAFETY: `offset + bytes.len()` is at most 4,096, as the callers split at pages.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), host.add(offset), bytes.len()) };
+        if tracked {
+            let mut new = [0u64; ACCESS_MAX / 8 + 1];
+            self.copy_words(page, words.start, &mut new[..count]);
+            let entry_bytes = if self.state.cr4 & cr4::PAE != 0 { 8 } else { 4 };
+            match self
+                .tables
+                .stale(page, words.start, &old[..count], &new[..count], entry_bytes)
+            {
+                Stale::Nothing => {}
+                Stale::Pages(pages) => pages.into_iter().for_each(|page| self.tlb.drop_page(page)),
+                Stale::All => self.forget_translations(),
+            }
+        }
+        if attributes & CODE != 0 {
+            self.code_written(page, offset, bytes.len());
+        }
+    }
+
+    fn copy_words(&self, page: PageIndex, offset: usize, words: &mut [u64]) {
+        let bytes = &self.memory.page(page)[offset..offset + words.len() * 8];
+        bytemuck::cast_slice_mut::<u64, u8>(words).copy_from_slice(bytes);
+    }
+
+    /// Drops all cached translations. Has no effect that a guest could see.
+    pub fn forget_translations(&mut self) {
+        self.tlb.clear();
+        self.tables.clear(&mut self.memory);
+    }
+
+    /// The pages written since the last call; from now on writes are noted again.
+    pub fn take_dirty(&mut self) -> Vec<u32> {
+        self.tlb.forbid_all_writes();
+        self.memory.take_dirty()
+    }
+
+    /// Recomputes with which rights data is accessed: after changes of CPL, EFLAGS.AC, CR4.SMAP.
+    #[inline]
+    pub fn update_access(&mut self) {
+        self.access = if self.state.cpl == 3 {
+            Access::User
+        } else if self.state.flags.other() & bits::AC != 0 {
+            Access::SupervisorAc
+        } else {
+            Access::Supervisor
+        };
+    }
+
+    /// Translates a linear address as a debugger would: supervisor rights, no accessed bits, no faults.
+    pub fn probe(&self, address: u64) -> Option<u64> {
+        walk::walk(&self.state, &self.memory, address)
+            .ok()
+            .map(|walk| walk.physical)
+    }
+
+    /// Fetches where the TLB does not know: gives the guest-physical address or raises the fault.
+    pub(super) fn translate_fetch(&mut self, address: u64) -> Result<u64, Abort> {
+        let address = self.wrap(address);
+        if self.state.long_mode() && ((address << 16) as i64 >> 16) as u64 != address {
+            return self.abort_with(AbortReason::Fault(Fault::with_code(super::vector::GP, 0)));
+        }
+        let user = self.state.cpl == 3;
+        if let Some(physical) = self.tlb.fetch(user, address) {
+            return Ok(physical);
+        }
+        let access = if user {
+            Access::User
+        } else {
+            Access::Supervisor
+        };
+        self.translate(address, Intent::Fetch, access)
+    }
+
+    /// Loads a number of a width known at compile time, zero-extended.
+    #[inline(always)]
+    pub fn read_width<W: Width>(&mut self, address: u64) -> Result<W, Abort> {
+        self.read::<W>(address)
+    }
+
+    /// Whether alignment is checked now (#AC).
+    #[inline(always)]
+    pub fn alignment_checked(&self) -> bool {
+        self.state.cpl == 3
+            && self.state.cr0 & cr0::AM != 0
+            && self.state.flags.other() & bits::AC != 0
+    }
+}
+
+/// Splits `n` bytes at a bus address into naturally sized parts: (size, address, offset in the buffer).
+fn bus_parts(at: u64, done: usize, n: usize) -> impl Iterator<Item = (usize, u64, usize)> {
+    let mut offset = 0;
+    std::iter::from_fn(move || {
+        if offset == n {
+            return None;
+        }
+        let address = at + offset as u64;
+        let mut size = 8;
+        while size > n - offset || address & (size as u64 - 1) != 0 {
+            size /= 2;
+        }
+        let part = (size, address, done + offset);
+        offset += size;
+        Some(part)
+    })
+}

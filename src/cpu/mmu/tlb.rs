@@ -1,0 +1,199 @@
+//! The software TLB: which linear pages can be read, written and fetched without asking the page tables.
+//!
+//! It is coherent, so that it cannot be seen: every entry notes the page-table pages that it was made from, and a
+//! store to one of them drops what depends on the changed entry (see [`super::tables`]). The machine behaves as if
+//! every access walked the tables; checkpoints need no TLB; INVLPG has nothing to do.
+
+/// Entries a set, a power of two.
+const ENTRIES: usize = 1024;
+/// Fetch entries, a power of two.
+const FETCH_ENTRIES: usize = 256;
+/// A tag that no address has.
+const NO_TAG: u64 = u64::MAX;
+
+/// Who accesses: each has a set of its own, since permissions differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Access {
+    /// Supervisor, SMAP in force.
+    Supervisor = 0,
+    /// User.
+    User = 1,
+    /// Supervisor with EFLAGS.AC set (or an implicit supervisor access where SMAP is off).
+    SupervisorAc = 2,
+}
+
+/// A cached translation of a linear page for data.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Entry {
+    /// The linear page if loads may go the fast way.
+    pub read: u64,
+    /// The linear page if stores may.
+    pub write: u64,
+    /// Added to a linear address it gives the host address.
+    pub addend: u64,
+    /// The page of RAM.
+    pub page: u64,
+}
+
+const EMPTY: Entry = Entry {
+    read: NO_TAG,
+    write: NO_TAG,
+    addend: 0,
+    page: u64::MAX,
+};
+
+/// A cached translation for instruction fetch.
+#[derive(Clone, Copy)]
+struct FetchEntry {
+    /// Linear page, with bit 0 set for user mode.
+    tag: u64,
+    /// Guest-physical page address.
+    physical: u64,
+}
+
+/// The TLB of one processor.
+pub struct Tlb {
+    sets: [[Entry; ENTRIES]; 3],
+    fetch: [FetchEntry; FETCH_ENTRIES],
+    /// (set, index) of the data entries in use; may name one twice.
+    used: Vec<u16>,
+    used_fetch: Vec<u16>,
+}
+
+impl Tlb {
+    /// An empty one.
+    pub fn new() -> Tlb {
+        Tlb {
+            sets: [[EMPTY; ENTRIES]; 3],
+            fetch: [FetchEntry {
+                tag: NO_TAG,
+                physical: 0,
+            }; FETCH_ENTRIES],
+            used: Vec::new(),
+            used_fetch: Vec::new(),
+        }
+    }
+
+    #[inline(always)]
+    fn index(address: u64) -> usize {
+        (address >> 12) as usize & (ENTRIES - 1)
+    }
+
+    /// The host address for a load, if it can go the fast way. An access that crosses into another page cannot:
+    /// its last byte's page has another tag.
+    #[inline(always)]
+    pub fn load(&self, access: Access, address: u64, bytes: usize) -> Option<*const u8> {
+        let entry = &self.sets[access as usize][Self::index(address)];
+        if entry.read == address.wrapping_add(bytes as u64 - 1) & !0xfff {
+            Some(address.wrapping_add(entry.addend) as *const u8)
+        } else {
+            None
+        }
+    }
+
+    /// Likewise for a store.
+    #[inline(always)]
+    pub fn store(&self, access: Access, address: u64, bytes: usize) -> Option<*mut u8> {
+        let entry = &self.sets[access as usize][Self::index(address)];
+        if entry.write == address.wrapping_add(bytes as u64 - 1) & !0xfff {
+            Some(address.wrapping_add(entry.addend) as *mut u8)
+        } else {
+            None
+        }
+    }
+
+    /// Remembers a translation. `host` is where the page of RAM lies.
+    pub fn fill(
+        &mut self,
+        access: Access,
+        address: u64,
+        host: *mut u8,
+        page: usize,
+        read: bool,
+        write: bool,
+    ) {
+        let linear = address & !0xfff;
+        let index = Self::index(address);
+        let entry = &mut self.sets[access as usize][index];
+        if entry.page == u64::MAX {
+            self.used.push((access as u16) << 10 | index as u16);
+        }
+        *entry = Entry {
+            read: if read { linear } else { NO_TAG },
+            write: if write { linear } else { NO_TAG },
+            addend: (host as u64).wrapping_sub(linear),
+            page: page as u64,
+        };
+    }
+
+    /// Guest-physical address of a linear address for fetching, if known.
+    #[inline(always)]
+    pub fn fetch(&self, user: bool, address: u64) -> Option<u64> {
+        let entry = &self.fetch[(address >> 12) as usize & (FETCH_ENTRIES - 1)];
+        if entry.tag == address & !0xfff | user as u64 {
+            Some(entry.physical | address & 0xfff)
+        } else {
+            None
+        }
+    }
+
+    /// Remembers a translation for fetching.
+    pub fn fill_fetch(&mut self, user: bool, address: u64, physical: u64) {
+        let index = (address >> 12) as usize & (FETCH_ENTRIES - 1);
+        let entry = &mut self.fetch[index];
+        if entry.tag == NO_TAG {
+            self.used_fetch.push(index as u16);
+        }
+        *entry = FetchEntry {
+            tag: address & !0xfff | user as u64,
+            physical: physical & !0xfff,
+        };
+    }
+
+    /// Drops one linear page.
+    pub fn drop_page(&mut self, address: u64) {
+        let linear = address & !0xfff;
+        for set in &mut self.sets {
+            let entry = &mut set[Self::index(address)];
+            // The entry stays in use (its slot is in `used`), with tags that nothing matches.
+            if entry.read == linear || entry.write == linear {
+                entry.read = NO_TAG;
+                entry.write = NO_TAG;
+            }
+        }
+        let entry = &mut self.fetch[(address >> 12) as usize & (FETCH_ENTRIES - 1)];
+        if entry.tag & !0xfff == linear {
+            // Not `NO_TAG`: the slot stays in `used_fetch`.
+            entry.tag = NO_TAG - 1;
+        }
+    }
+
+    /// Drops everything.
+    pub fn clear(&mut self) {
+        for slot in self.used.drain(..) {
+            self.sets[(slot >> 10) as usize][slot as usize & (ENTRIES - 1)] = EMPTY;
+        }
+        for slot in self.used_fetch.drain(..) {
+            self.fetch[slot as usize].tag = NO_TAG;
+        }
+    }
+
+    /// Takes the fast way for stores away from all entries of a page of RAM.
+    pub fn forbid_writes(&mut self, page: usize) {
+        for &slot in &self.used {
+            let entry = &mut self.sets[(slot >> 10) as usize][slot as usize & (ENTRIES - 1)];
+            if entry.page == page as u64 {
+                entry.write = NO_TAG;
+            }
+        }
+    }
+
+    /// Takes the fast way for stores away from every entry.
+    pub fn forbid_all_writes(&mut self) {
+        for &slot in &self.used {
+            self.sets[(slot >> 10) as usize][slot as usize & (ENTRIES - 1)].write = NO_TAG;
+        }
+    }
+}

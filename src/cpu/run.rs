@@ -1,0 +1,416 @@
+//! The loop around blocks: budgets, interrupts, single steps, and what leaves them.
+
+use super::blocks::{Block, Key};
+use super::flags::bits;
+use super::op::Flow;
+use super::state::activity;
+use super::stops::WatchHit;
+use super::world::{Interrupt, Pending, Wait, World};
+use super::{Abort, AbortReason, Cpu, Fault, op_flags, vector};
+use crate::tick::Tick;
+
+/// DR6.BS: the debug exception comes from single-stepping.
+const DR6_BS: u64 = 1 << 14;
+
+/// Why `run` came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The tick asked for is reached.
+    Tick,
+    /// The world says that the run is over.
+    Ended,
+    /// A breakpoint stands at the next instruction.
+    Breakpoint,
+    /// The last tick hit a watchpoint.
+    Watchpoint(WatchHit),
+    /// The processor is halted, nothing is pending, and the world wants the caller to look around.
+    Idle,
+}
+
+impl Cpu {
+    /// Runs until a tick, exactly, or until something else stops it.
+    ///
+    /// `pass_breakpoint` lets the instruction at the current position run although a breakpoint stands there.
+    pub fn run(&mut self, world: &mut dyn World, until: Tick, pass_breakpoint: bool) -> Exit {
+        let pointer: *mut dyn World = world;
+        // SAFETY: only the lifetime changes; the pointer is cleared below, while `world` is still borrowed.
+        self.world = Some(unsafe {
+            std::mem::transmute::<*mut dyn World, *mut (dyn World + 'static)>(pointer)
+        });
+        self.set_tick(self.tick());
+        self.attention = true;
+        self.pass_breakpoint = pass_breakpoint.then_some(self.tick());
+        if self.blocks.is_full() {
+            self.forget_code();
+        }
+        let exit = self.run_inside(until);
+        self.world = None;
+        // No budget is left over: the position alone is kept.
+        self.set_tick(self.tick());
+        exit
+    }
+
+    fn run_inside(&mut self, until: Tick) -> Exit {
+        let mut pending = Pending::default();
+        loop {
+            if let Some(hit) = self.watch_hit.take() {
+                return Exit::Watchpoint(hit);
+            }
+            if self.remaining == 0 || self.attention {
+                let now = self.tick();
+                if self.world().ended(now) {
+                    return Exit::Ended;
+                }
+                if now >= until {
+                    return Exit::Tick;
+                }
+                pending = self.poll(now);
+                if self.world().ended(now) {
+                    return Exit::Ended;
+                }
+                let stop = self.world().next_stop(now).min(until).max(now + 1);
+                self.stop_at = stop;
+                self.remaining = stop - now;
+                self.attention = false;
+            }
+            if self.state.pending_trap != 0 {
+                self.state.pending_trap = 0;
+                self.state.dr[6] |= DR6_BS;
+                self.deliver_fault(Fault::plain(vector::DB));
+                self.remaining -= 1;
+                continue;
+            }
+            if (pending.interrupt || pending.nmi) && self.take_interrupt(pending) {
+                continue;
+            }
+            if self.state.activity != activity::RUNNING {
+                let now = self.tick();
+                let cpu = self.index;
+                self.attention = true;
+                let interruptible =
+                    self.state.activity == activity::HALTED && self.state.flags.interrupts();
+                match self.world().wait(now, cpu, interruptible) {
+                    Wait::Wake => continue,
+                    Wait::Again => return Exit::Idle,
+                    Wait::Ended => return Exit::Ended,
+                }
+            }
+            let alone = self.state.shadow != 0 || self.state.flags.other() & bits::TF != 0;
+            let exit = if alone {
+                self.step()
+            } else {
+                self.run_blocks()
+            };
+            if let Some(exit) = exit {
+                return exit;
+            }
+            if self.blocks.is_full() {
+                self.forget_code();
+            }
+        }
+    }
+
+    fn poll(&mut self, now: Tick) -> Pending {
+        let cpu = self.index;
+        let mut dma = std::mem::take(&mut self.dma);
+        let pending = self.world().poll(now, cpu, &mut dma);
+        for write in dma.drain(..) {
+            self.dma_write(write.gpa, &write.bytes);
+        }
+        self.dma = dma;
+        pending
+    }
+
+    /// Stores of a device: what is no RAM is lost.
+    fn dma_write(&mut self, gpa: u64, bytes: &[u8]) {
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = gpa.wrapping_add(done as u64);
+            let n = (64 - (at & 63) as usize).min(bytes.len() - done);
+            if let Some(page) = self.memory.page_index(at) {
+                self.write_page(page, (at & 0xfff) as usize, &bytes[done..done + n]);
+            }
+            done += n;
+        }
+    }
+
+    /// Delivers what is pending if the processor can take it now.
+    fn take_interrupt(&mut self, pending: Pending) -> bool {
+        if self.state.shadow != 0 || self.state.activity > activity::HALTED {
+            return false;
+        }
+        let maskable = pending.interrupt && self.state.flags.interrupts();
+        let nmi = pending.nmi && self.state.nmi_blocked == 0;
+        if !maskable && !nmi {
+            return false;
+        }
+        let now = self.tick();
+        let cpu = self.index;
+        self.attention = true;
+        match self.world().interrupt(now, cpu, maskable) {
+            None => false,
+            Some(Interrupt::Vector(vector)) => {
+                self.deliver_interrupt(vector);
+                true
+            }
+            Some(Interrupt::Nmi) => {
+                self.state.nmi_blocked = 1;
+                self.deliver_interrupt(vector::NMI);
+                true
+            }
+        }
+    }
+
+    fn deliver_interrupt(&mut self, vector: u8) {
+        self.state.activity = activity::RUNNING;
+        self.deliver_external(vector);
+        self.remaining -= 1;
+    }
+
+    /// The block at RIP, or the fault of fetching it.
+    fn find_block(&mut self, single: bool) -> Result<*const Block, Abort> {
+        let rip = self.state.rip();
+        if self.mode != super::decode::Mode::Bits64 {
+            self.check_code_limit(rip)?;
+        }
+        let linear = self.linear(rip);
+        if self.tlb.fetch(self.state.cpl == 3, linear).is_none() && self.at_breakpoint() {
+            // Before the fetch sets an accessed bit.
+            return self.abort_with(AbortReason::Breakpoint);
+        }
+        let physical = self.translate_fetch(linear)?;
+        let key = Key {
+            physical,
+            mode: self.mode,
+            single,
+        };
+        if let Some(block) = self.blocks.get(&key) {
+            // SAFETY: the cache gives live blocks.
+            let second = unsafe { (*block).second };
+            match second {
+                None => {
+                    if !single {
+                        self.blocks.set_jump(rip, block);
+                    }
+                    return Ok(block);
+                }
+                Some(page) => {
+                    let next = (linear | 0xfff).wrapping_add(1);
+                    if self.translate_fetch(next)? & !0xfff == page {
+                        return Ok(block);
+                    }
+                }
+            }
+        }
+        let block = self.build(key, rip)?;
+        // SAFETY: just made.
+        if !single && unsafe { (*block).second.is_none() } {
+            self.blocks.set_jump(rip, block);
+        }
+        Ok(block)
+    }
+
+    /// The block at RIP by the jump table, or the long way.
+    #[inline(always)]
+    fn next_block(&mut self) -> Result<*const Block, Abort> {
+        let rip = self.state.rip();
+        if self.mode == super::decode::Mode::Bits64
+            && let Some(physical) = self.tlb.fetch(self.state.cpl == 3, rip)
+            && let Some(block) = self.blocks.jump(rip, physical, self.mode)
+        {
+            return Ok(block);
+        }
+        self.find_block(false)
+    }
+
+    /// Runs blocks until the budget is used up or something wants the caller's attention.
+    fn run_blocks(&mut self) -> Option<Exit> {
+        let Ok(mut block) = self.next_block() else {
+            return self.after_abort(std::ptr::null());
+        };
+        loop {
+            // SAFETY: blocks live until the cache is cleared, which happens only outside of this function.
+            let current = unsafe { &*block };
+            if current.ticks > self.remaining {
+                return if self.remaining == 0 {
+                    None
+                } else {
+                    self.step()
+                };
+            }
+            let start = self.state.rip();
+            // SAFETY: a block has at least one op.
+            let first = unsafe { &*current.first };
+            let flow = (first.handler.get())(self, first);
+            match flow {
+                Flow::Fallthrough | Flow::Taken => {
+                    self.remaining -= current.ticks;
+                    let link = &current.links[flow as usize];
+                    if !link.get().is_null() {
+                        block = link.get();
+                        continue;
+                    }
+                    // Fetching sets accessed bits, which must not happen before its tick.
+                    if self.remaining == 0 {
+                        return None;
+                    }
+                    let Ok(next) = self.next_block() else {
+                        return self.after_abort(std::ptr::null());
+                    };
+                    self.link(current, flow, next, start);
+                    block = next;
+                }
+                Flow::Indirect => {
+                    self.remaining -= current.ticks;
+                    if self.remaining == 0 {
+                        return None;
+                    }
+                    match self.next_block() {
+                        Ok(next) => block = next,
+                        Err(Abort) => return self.after_abort(std::ptr::null()),
+                    }
+                }
+                Flow::Attention => {
+                    self.remaining -= current.ticks;
+                    return None;
+                }
+                Flow::Abort => return self.after_abort(block),
+                Flow::Resync => {
+                    let op = self.rewind();
+                    if op.0 == 0 {
+                        self.blocks.forget_jump(start);
+                    }
+                    return None;
+                }
+                Flow::Breakpoint => {
+                    self.rewind();
+                    if self.pass_breakpoint == Some(self.tick()) {
+                        return self.step();
+                    }
+                    return Some(Exit::Breakpoint);
+                }
+            }
+        }
+    }
+
+    /// Remembers a successor on the same page, where no mapping can come between.
+    fn link(&self, from: &Block, flow: Flow, to: *const Block, start: u64) {
+        // SAFETY: as in `run_blocks`.
+        let target = unsafe { &*to };
+        let same_page = (start ^ self.state.rip()) & !0xfff == 0;
+        if same_page
+            && from.second.is_none()
+            && target.second.is_none()
+            && target.key.physical & !0xfff == from.key.physical & !0xfff
+        {
+            from.links[flow as usize].set(to);
+        }
+    }
+
+    /// Puts RIP and the tick to the op that did not run. Gives its distance from the block's start in bytes.
+    fn rewind(&mut self) -> (u64, u8) {
+        // SAFETY: whoever leaves a block this way has set the op, and blocks live on.
+        let op = unsafe { &*self.aborted_op };
+        let rip = self.state.rip().wrapping_add(op.offset as u64);
+        self.set_rip_masked(rip);
+        self.remaining -= op.tick as u64;
+        (op.offset as u64, op.flags)
+    }
+
+    /// Sets RIP, cut to the size of the code segment.
+    #[inline(always)]
+    pub(super) fn set_rip_masked(&mut self, rip: u64) {
+        let rip = match self.mode {
+            super::decode::Mode::Bits64 => rip,
+            super::decode::Mode::Bits32 => rip & 0xffff_ffff,
+            super::decode::Mode::Bits16 => rip & 0xffff,
+        };
+        self.state.set_rip(rip);
+    }
+
+    /// Whether a breakpoint that counts stands at the next instruction.
+    fn at_breakpoint(&self) -> bool {
+        !self.stops.is_empty()
+            && self.stops.is_breakpoint(self.linear_rip())
+            && self.pass_breakpoint != Some(self.tick())
+    }
+
+    /// Runs one instruction by itself, where everything is permitted because the tick is exact.
+    fn step(&mut self) -> Option<Exit> {
+        if self.at_breakpoint() {
+            return Some(Exit::Breakpoint);
+        }
+        self.stepping = true;
+        let exit = self.step_inside();
+        self.stepping = false;
+        exit
+    }
+
+    fn step_inside(&mut self) -> Option<Exit> {
+        let trap = self.state.flags.other() & bits::TF != 0;
+        self.state.shadow = 0;
+        let Ok(block) = self.find_block(true) else {
+            return self.after_abort(std::ptr::null());
+        };
+        // SAFETY: as in `run_blocks`.
+        let current = unsafe { &*block };
+        let first = unsafe { &*current.first };
+        let flow = (first.handler.get())(self, first);
+        match flow {
+            Flow::Fallthrough | Flow::Taken | Flow::Indirect | Flow::Attention => {
+                self.remaining -= 1;
+            }
+            Flow::Abort => return self.after_abort(block),
+            // The instruction has overwritten itself: it has run, and what follows is decoded anew. The op that
+            // was not reached is the end of the block.
+            Flow::Resync => {
+                self.rewind();
+            }
+            Flow::Breakpoint => unreachable!("blocks of one instruction have no breakpoints"),
+        }
+        if trap && self.state.flags.other() & bits::TF != 0 {
+            self.state.pending_trap = 1;
+        }
+        None
+    }
+
+    /// Handles what kept an op, or the fetch of a block (`block` null), from completing.
+    fn after_abort(&mut self, block: *const Block) -> Option<Exit> {
+        let mut stack_operand = false;
+        if !block.is_null() {
+            let (_, flags) = self.rewind();
+            stack_operand = flags & op_flags::STACK != 0;
+        }
+        match self.abort {
+            AbortReason::NeedsStep => {
+                debug_assert!(!self.stepping);
+                if self.remaining == 0 {
+                    None
+                } else {
+                    self.step()
+                }
+            }
+            AbortReason::Breakpoint => Some(Exit::Breakpoint),
+            AbortReason::Fault(fault) => self.fault(fault),
+            AbortReason::NotCanonical => {
+                let vector = if stack_operand {
+                    vector::SS
+                } else {
+                    vector::GP
+                };
+                self.fault(Fault::with_code(vector, 0))
+            }
+        }
+    }
+
+    fn fault(&mut self, fault: Fault) -> Option<Exit> {
+        if self.remaining == 0 {
+            // The fetch of the next block faults, but the budget is used up: it will fault again.
+            return None;
+        }
+        self.deliver_fault(fault);
+        self.remaining -= 1;
+        self.attention = true;
+        None
+    }
+}

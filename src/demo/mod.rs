@@ -1,0 +1,9 @@
+//! Guests to show and to test retrovisor with: a Debian kernel with a busybox initramfs, made without root and
+//! without installing anything, and a small kernel of our own with a planted bug.
+
+pub mod debian;
+pub mod initramfs;
+pub mod own_kernel;
+
+pub use debian::{DebianKernel, debian_kernel};
+pub use initramfs::initramfs;

@@ -1,0 +1,3 @@
+//! The timeline: the one part that goes backward.
+
+pub mod api;
