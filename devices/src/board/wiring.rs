@@ -28,7 +28,8 @@ impl Board {
             Owner::Rtc => self.rtc.read(now_ns, reg, size, out),
             // Reading these moves nothing but, sometimes, a line: their deadlines stay.
             Owner::Pit => {
-                return self.settled_read(|board| board.pit.read(now_ns, reg, size, &mut board.out));
+                return self
+                    .settled_read(|board| board.pit.read(now_ns, reg, size, &mut board.out));
             }
             Owner::Pm => {
                 return self.settled_read(|board| board.pm.read(now_ns, reg, size, &mut board.out));
