@@ -9,12 +9,12 @@ mod entry;
 
 pub use digest::StateDigest;
 
+use crate::cpu::Cpu;
 use crate::cpu::cpuid::{CpuModel, Leaf};
 use crate::cpu::run::Exit;
 use crate::cpu::state::State;
 use crate::cpu::stops::Stops;
 use crate::cpu::world::World;
-use crate::cpu::Cpu;
 use crate::memory::{Memory, MemoryError, PAGE_BYTES};
 use crate::tick::Tick;
 use bytemuck::Zeroable;
@@ -35,7 +35,9 @@ pub enum StateError {
         found: u32,
     },
     /// Not as long as it must be.
-    #[error("the processor state is {found} bytes long, it must be {expected}: the recording is damaged")]
+    #[error(
+        "the processor state is {found} bytes long, it must be {expected}: the recording is damaged"
+    )]
     Length {
         /// What there is.
         found: usize,
@@ -56,7 +58,9 @@ pub struct Machine {
 impl Machine {
     /// A machine after reset, with empty RAM.
     pub fn new(ram_bytes: u64, model: CpuModel) -> Result<Machine, MemoryError> {
-        Ok(Machine { cpu: Cpu::new(Memory::new(ram_bytes)?, model) })
+        Ok(Machine {
+            cpu: Cpu::new(Memory::new(ram_bytes)?, model),
+        })
     }
 
     /// Number of processors.
@@ -100,7 +104,10 @@ impl Machine {
         }
         let expected = size_of::<State>();
         if bytes.len() != expected {
-            return Err(StateError::Length { found: bytes.len(), expected });
+            return Err(StateError::Length {
+                found: bytes.len(),
+                expected,
+            });
         }
         let mut state = State::zeroed();
         bytemuck::bytes_of_mut(&mut state).copy_from_slice(bytes);
@@ -117,7 +124,11 @@ impl Machine {
         let mut pages = self.cpu.take_dirty();
         pages.sort_unstable();
         let hash = digest::of_pages(&self.cpu.memory, &pages);
-        StateDigest { registers, pages: hash, changed: pages }
+        StateDigest {
+            registers,
+            pages: hash,
+            changed: pages,
+        }
     }
 
     /// A hash of all RAM: for tests, and for comparing two machines.
@@ -136,6 +147,12 @@ impl Machine {
 
 /// A processor model as it is written into recordings.
 pub fn model_from_leaves(leaves: impl Iterator<Item = (u32, u32, [u32; 4])>) -> CpuModel {
-    let leaves = leaves.map(|(leaf, subleaf, registers)| Leaf { leaf, subleaf, registers }).collect();
+    let leaves = leaves
+        .map(|(leaf, subleaf, registers)| Leaf {
+            leaf,
+            subleaf,
+            registers,
+        })
+        .collect();
     CpuModel { leaves }
 }

@@ -49,10 +49,16 @@ static SIGNAL: AtomicUsize = AtomicUsize::new(0);
 
 /// Makes SIGINT and SIGTERM end recordings cleanly.
 pub fn catch_signals() -> io::Result<()> {
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+    for signal in [
+        signal_hook::consts::SIGINT,
+        signal_hook::consts::SIGTERM,
+        signal_hook::consts::SIGHUP,
+    ] {
         // SAFETY: the handler only stores a number.
         unsafe {
-            signal_hook::low_level::register(signal, move || SIGNAL.store(signal as usize, Ordering::Relaxed))?;
+            signal_hook::low_level::register(signal, move || {
+                SIGNAL.store(signal as usize, Ordering::Relaxed)
+            })?;
         }
     }
     Ok(())
@@ -77,7 +83,10 @@ pub struct OutputOnly {
 impl OutputOnly {
     /// Output to a file, or to nobody.
     pub fn new(file: Option<File>) -> OutputOnly {
-        OutputOnly { file, failed: false }
+        OutputOnly {
+            file,
+            failed: false,
+        }
     }
 }
 
@@ -127,16 +136,25 @@ impl Stdio {
     pub fn new() -> io::Result<Stdio> {
         let terminal = RawMode::enter()?;
         let (sender, bytes) = mpsc::sync_channel(16);
-        std::thread::Builder::new().name("console".into()).spawn(move || {
-            let mut buffer = [0; 1024];
-            let mut stdin = io::stdin();
-            while let Ok(n) = stdin.read(&mut buffer) {
-                if n == 0 || sender.send(buffer[..n].to_vec()).is_err() {
-                    break;
+        std::thread::Builder::new()
+            .name("console".into())
+            .spawn(move || {
+                let mut buffer = [0; 1024];
+                let mut stdin = io::stdin();
+                while let Ok(n) = stdin.read(&mut buffer) {
+                    if n == 0 || sender.send(buffer[..n].to_vec()).is_err() {
+                        break;
+                    }
                 }
-            }
-        })?;
-        Ok(Stdio { bytes, waiting: VecDeque::new(), ended: false, escape: false, quit: false, terminal })
+            })?;
+        Ok(Stdio {
+            bytes,
+            waiting: VecDeque::new(),
+            ended: false,
+            escape: false,
+            quit: false,
+            terminal,
+        })
     }
 
     fn take(&mut self, bytes: &[u8]) {

@@ -8,7 +8,9 @@ use crate::cpu::run::Exit;
 use crate::machine::{Machine, STATE_VERSION, boot};
 use crate::memory::MemoryError;
 use crate::tick::{GuestNs, NS_PER_TICK, Tick};
-use crate::trace::{Accel, CpuidLeaf, EndReason, Error as TraceError, Identity, MachineConfig, Writer};
+use crate::trace::{
+    Accel, CpuidLeaf, EndReason, Error as TraceError, Identity, MachineConfig, Writer,
+};
 use devices::{Board, BoardConfig};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -95,14 +97,24 @@ pub struct Prepared {
 
 /// Loads the kernel into a new machine.
 pub fn prepare(plan: &Plan) -> Result<Prepared, RecordError> {
-    let board_config = BoardConfig { cpus: 1, ram_bytes: plan.ram_bytes, rtc_epoch_s: plan.rtc_epoch_s };
+    let board_config = BoardConfig {
+        cpus: 1,
+        ram_bytes: plan.ram_bytes,
+        rtc_epoch_s: plan.rtc_epoch_s,
+    };
     let model = CpuModel::native();
     let mut machine = Machine::new(plan.ram_bytes, model.clone())?;
-    let layout =
-        boot::Layout { ram_bytes: plan.ram_bytes, acpi_rsdp: ACPI_TABLES, protocol: plan.protocol };
+    let layout = boot::Layout {
+        ram_bytes: plan.ram_bytes,
+        acpi_rsdp: ACPI_TABLES,
+        protocol: plan.protocol,
+    };
     let image = boot::load(plan.kernel, plan.initrd, &plan.cmdline, &layout)?;
     machine.load(&image);
-    machine.cpu.memory.write(ACPI_TABLES, &devices::acpi::tables(&board_config, ACPI_TABLES));
+    machine.cpu.memory.write(
+        ACPI_TABLES,
+        &devices::acpi::tables(&board_config, ACPI_TABLES),
+    );
     Ok(Prepared {
         machine,
         board: Board::new(&board_config),
@@ -114,7 +126,10 @@ pub fn prepare(plan: &Plan) -> Result<Prepared, RecordError> {
 
 fn config(plan: &Plan, prepared: &Prepared) -> MachineConfig {
     let leaf0 = prepared.model.query(0, 0);
-    let vendor: Vec<u8> = [leaf0[1], leaf0[3], leaf0[2]].iter().flat_map(|r| r.to_le_bytes()).collect();
+    let vendor: Vec<u8> = [leaf0[1], leaf0[3], leaf0[2]]
+        .iter()
+        .flat_map(|r| r.to_le_bytes())
+        .collect();
     MachineConfig {
         ram_bytes: plan.ram_bytes,
         cpus: 1,
@@ -160,7 +175,9 @@ pub fn record(
     let machine = &mut prepared.machine;
     {
         let memory = &machine.cpu.memory;
-        let numbers: Vec<u64> = (0..memory.pages()).map(|page| memory.page_address(page) >> 12).collect();
+        let numbers: Vec<u64> = (0..memory.pages())
+            .map(|page| memory.page_address(page) >> 12)
+            .collect();
         writer.ram(numbers, |number, out| {
             memory.read(number << 12, out);
         })?;
@@ -177,7 +194,9 @@ pub fn record(
         }
         // Often enough for the file to be at most a fraction of a second behind.
         let slice = now + (1 << 21);
-        let until = next_digest.min(plan.ticks_max.unwrap_or(Tick::MAX)).min(slice);
+        let until = next_digest
+            .min(plan.ticks_max.unwrap_or(Tick::MAX))
+            .min(slice);
         let exit = machine.run(&mut world, until, false);
         let now = machine.tick();
         if flushed.elapsed() >= FLUSH_PERIOD {
@@ -204,7 +223,14 @@ pub fn record(
     let events = world.events();
     world.finish(ticks, reason.clone(), guest_ns, wall.as_millis() as u64)?;
     let bytes = std::fs::metadata(path).map(|m| m.len()).unwrap_or(0);
-    Ok(Outcome { ticks, reason, guest_ns, events, bytes, wall })
+    Ok(Outcome {
+        ticks,
+        reason,
+        guest_ns,
+        events,
+        bytes,
+        wall,
+    })
 }
 
 /// Runs the same guest in the same engine without recording anything: what recording is compared with.
@@ -218,7 +244,10 @@ pub fn run_unrecorded(plan: &Plan, console: Box<dyn Console>) -> Result<Outcome,
         if let Some(reason) = limit_reached(plan, now, live.guest_ns(now)) {
             live.finish(reason);
         }
-        let until = plan.ticks_max.unwrap_or(Tick::MAX).min(now + DIGEST_DISTANCE);
+        let until = plan
+            .ticks_max
+            .unwrap_or(Tick::MAX)
+            .min(now + DIGEST_DISTANCE);
         if machine.run(&mut live, until, false) == Exit::Ended {
             break;
         }
@@ -240,7 +269,10 @@ fn limit_reached(plan: &Plan, now: Tick, guest_ns: GuestNs) -> Option<EndReason>
         return Some(EndReason::Limit(format!("{now} ticks")));
     }
     if plan.guest_ns_max.is_some_and(|max| guest_ns >= max) {
-        return Some(EndReason::Limit(format!("{:.3} s of guest time", guest_ns as f64 / 1e9)));
+        return Some(EndReason::Limit(format!(
+            "{:.3} s of guest time",
+            guest_ns as f64 / 1e9
+        )));
     }
     None
 }

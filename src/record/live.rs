@@ -32,7 +32,15 @@ pub struct Live {
 impl Live {
     /// A world of these devices, at tick 0.
     pub fn new(board: Board, console: Box<dyn Console>) -> Live {
-        Live { board, console, skipped_ns: 0, clock_changed: false, end: None, typed: Vec::new(), next_poll: 0 }
+        Live {
+            board,
+            console,
+            skipped_ns: 0,
+            clock_changed: false,
+            end: None,
+            typed: Vec::new(),
+            next_poll: 0,
+        }
     }
 
     /// Guest time at a tick.
@@ -101,7 +109,8 @@ impl World for Live {
     }
 
     fn pio_write(&mut self, now: Tick, cpu: usize, port: u16, size: u8, value: u32) {
-        self.board.pio_write(self.guest_ns(now), cpu, port, size, value);
+        self.board
+            .pio_write(self.guest_ns(now), cpu, port, size, value);
         self.after_access();
     }
 
@@ -110,7 +119,8 @@ impl World for Live {
     }
 
     fn mmio_write(&mut self, now: Tick, cpu: usize, gpa: u64, size: u8, value: u64) {
-        self.board.mmio_write(self.guest_ns(now), cpu, gpa, size, value);
+        self.board
+            .mmio_write(self.guest_ns(now), cpu, gpa, size, value);
         self.after_access();
     }
 
@@ -159,7 +169,10 @@ impl World for Live {
             self.next_poll = now + POLL_TICKS;
             self.poll_console(now_ns);
         }
-        Pending { interrupt: self.board.interrupt_pending(cpu), nmi: self.board.nmi_pending(cpu) }
+        Pending {
+            interrupt: self.board.interrupt_pending(cpu),
+            nmi: self.board.nmi_pending(cpu),
+        }
     }
 
     fn interrupt(&mut self, now: Tick, cpu: usize, maskable: bool) -> Option<Interrupt> {
@@ -169,7 +182,9 @@ impl World for Live {
         if !maskable {
             return None;
         }
-        self.board.acknowledge(self.guest_ns(now), cpu).map(Interrupt::Vector)
+        self.board
+            .acknowledge(self.guest_ns(now), cpu)
+            .map(Interrupt::Vector)
     }
 
     fn wait(&mut self, now: Tick, cpu: usize, interruptible: bool) -> Wait {
@@ -205,7 +220,11 @@ impl World for Live {
                 self.board.advance(target);
             }
         }
-        if self.board.interrupt_pending(cpu) { Wait::Wake } else { Wait::Again }
+        if self.board.interrupt_pending(cpu) {
+            Wait::Wake
+        } else {
+            Wait::Again
+        }
     }
 
     fn ended(&mut self, _now: Tick) -> bool {

@@ -42,14 +42,23 @@ pub struct Recorder {
 impl Recorder {
     /// Records into a writer that already has RAM and state.
     pub fn new(live: Live, writer: Writer) -> Recorder {
-        Recorder { live, writer, outputs: OutputHash::default(), failure: None }
+        Recorder {
+            live,
+            writer,
+            outputs: OutputHash::default(),
+            failure: None,
+        }
     }
 
     fn push(&mut self, tick: Tick, cpu: usize, what: What) {
         if self.failure.is_some() {
             return;
         }
-        if let Err(error) = self.writer.push(&Event { tick, cpu: cpu as u8, what }) {
+        if let Err(error) = self.writer.push(&Event {
+            tick,
+            cpu: cpu as u8,
+            what,
+        }) {
             self.fail(error);
         }
     }
@@ -71,7 +80,11 @@ impl Recorder {
         self.push(
             now,
             0,
-            What::Digest(Box::new(Digest { registers: state.registers, pages: state.pages, outputs })),
+            What::Digest(Box::new(Digest {
+                registers: state.registers,
+                pages: state.pages,
+                outputs,
+            })),
         );
     }
 
@@ -95,8 +108,19 @@ impl Recorder {
     }
 
     /// Writes the end. Gives the first failure to write, if there was one.
-    pub fn finish(mut self, tick: Tick, reason: EndReason, guest_ns: GuestNs, wall_ms: u64) -> Result<(), Error> {
-        let end = End { tick, reason, guest_ns: Some(guest_ns), wall_ms };
+    pub fn finish(
+        mut self,
+        tick: Tick,
+        reason: EndReason,
+        guest_ns: GuestNs,
+        wall_ms: u64,
+    ) -> Result<(), Error> {
+        let end = End {
+            tick,
+            reason,
+            guest_ns: Some(guest_ns),
+            wall_ms,
+        };
         let finished = self.writer.finish(&end);
         match self.failure {
             Some(error) => Err(error),
@@ -171,11 +195,24 @@ impl World for Recorder {
         let pending = self.live.poll(now, cpu, dma);
         for write in dma.iter() {
             let bytes = write.bytes.clone().into_boxed_slice();
-            self.push(now, cpu, What::Dma { gpa: write.gpa, bytes });
+            self.push(
+                now,
+                cpu,
+                What::Dma {
+                    gpa: write.gpa,
+                    bytes,
+                },
+            );
         }
         let typed = self.live.take_typed();
         if !typed.is_empty() {
-            self.push(now, cpu, What::ConsoleInput { bytes: typed.into_boxed_slice() });
+            self.push(
+                now,
+                cpu,
+                What::ConsoleInput {
+                    bytes: typed.into_boxed_slice(),
+                },
+            );
         }
         pending
     }

@@ -48,7 +48,10 @@ impl Replayer {
             )));
         }
         let model = model_from_leaves(
-            config.cpuid.iter().map(|l| (l.leaf, l.subleaf, [l.eax, l.ebx, l.ecx, l.edx])),
+            config
+                .cpuid
+                .iter()
+                .map(|l| (l.leaf, l.subleaf, [l.eax, l.ebx, l.ecx, l.edx])),
         );
         let mut machine = Machine::new(config.ram_bytes, model)?;
         let memory = &mut machine.cpu.memory;
@@ -81,14 +84,20 @@ impl Replayer {
 
     /// The next tick after the position at which the recording has a digest (or its end).
     pub fn next_digest(&self) -> Tick {
-        (self.tick() / self.digest_distance + 1).saturating_mul(self.digest_distance).min(self.end())
+        (self.tick() / self.digest_distance + 1)
+            .saturating_mul(self.digest_distance)
+            .min(self.end())
     }
 
     /// Runs to a tick, exactly, or to what stops it. A divergence shows as [`Exit::Ended`] before the end.
     pub fn run(&mut self, until: Tick, pass_breakpoint: bool) -> Exit {
         let until = until.min(self.end());
         let exit = self.machine.run(&mut self.world, until, pass_breakpoint);
-        if self.world.diverged().is_some_and(|d| d.instructions.is_empty()) {
+        if self
+            .world
+            .diverged()
+            .is_some_and(|d| d.instructions.is_empty())
+        {
             let lines = disassemble(&self.machine);
             self.world.explain(lines);
         }
@@ -106,7 +115,11 @@ impl Replayer {
             }
             if exit == Exit::Ended && self.tick() < until {
                 let now = self.tick();
-                self.world.diverge(now, format!("a run to tick {until}"), "come to an end".to_string());
+                self.world.diverge(
+                    now,
+                    format!("a run to tick {until}"),
+                    "come to an end".to_string(),
+                );
             }
         }
         self.check_digest()
@@ -130,7 +143,11 @@ impl Replayer {
             }
             if !differing.is_empty() {
                 let what = differing.join(" and ");
-                self.world.diverge(now, format!("a digest with other {what}"), format!("its own {what}"));
+                self.world.diverge(
+                    now,
+                    format!("a digest with other {what}"),
+                    format!("its own {what}"),
+                );
                 let lines = disassemble(&self.machine);
                 self.world.explain(lines);
             }
@@ -151,7 +168,9 @@ impl Replayer {
     /// Takes over what `save` gave, at its tick. RAM is the caller's business.
     pub fn restore(&mut self, tick: Tick, saved: &[u8]) -> Result<(), ReplayError> {
         let (position, state): (LogPosition, serde_bytes::ByteBuf) = rmp_serde::from_slice(saved)
-            .map_err(|error| ReplayError::Unsupported(format!("a checkpoint cannot be read: {error}")))?;
+            .map_err(|error| {
+            ReplayError::Unsupported(format!("a checkpoint cannot be read: {error}"))
+        })?;
         self.machine.restore(tick, STATE_VERSION, &state)?;
         self.world.seek(&position);
         Ok(())
@@ -173,7 +192,9 @@ pub fn disassemble(machine: &Machine) -> Vec<String> {
     let mut bytes = Vec::new();
     while bytes.len() < 64 {
         let at = linear.wrapping_add(bytes.len() as u64);
-        let Some(physical) = machine.cpu.probe(at) else { break };
+        let Some(physical) = machine.cpu.probe(at) else {
+            break;
+        };
         let n = (4096 - (at & 0xfff) as usize).min(64 - bytes.len());
         let mut part = vec![0; n];
         if machine.cpu.memory.read(physical, &mut part) < n {

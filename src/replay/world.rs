@@ -12,6 +12,9 @@ use std::sync::Arc;
 /// Events before a divergence that its report names.
 const LAST_EVENTS: u64 = 8;
 
+/// The task priority register of the local APIC, where it is after reset.
+const LAPIC_TASK_PRIORITY: u64 = devices::map::LAPIC_BASE + 0x80;
+
 /// Where a log world stands: plain data, part of every checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogPosition {
@@ -23,6 +26,8 @@ pub struct LogPosition {
     pub outputs: u64,
     /// The serial line as seen from outside.
     pub console: ConsoleTap,
+    /// The task priority (CR8) that the guest has set.
+    pub task_priority: u8,
 }
 
 /// Answers from the log of a recording.
@@ -35,10 +40,12 @@ pub struct LogWorld {
     tsc_offset: u64,
     outputs: OutputHash,
     console: ConsoleTap,
+    task_priority: u8,
     /// Bytes that reached the serial line, if somebody wants them.
     shown: Option<Vec<u8>>,
     diverged: Option<Box<Divergence>>,
     end: Tick,
+    checks: bool,
 }
 
 impl LogWorld {
@@ -51,9 +58,11 @@ impl LogWorld {
             tsc_offset: 0,
             outputs: OutputHash::default(),
             console: ConsoleTap::default(),
+            task_priority: 0,
             shown: None,
             diverged: None,
             end: recording.last_tick(),
+            checks: true,
         };
         world.find_arrival();
         world
@@ -66,7 +75,28 @@ impl LogWorld {
             tsc_offset: self.tsc_offset,
             outputs: self.outputs.0,
             console: self.console,
+            task_priority: self.task_priority,
         }
+    }
+
+    /// The task priority (CR8) that the guest has set, by CR8 or in the local APIC.
+    pub fn task_priority(&self) -> u8 {
+        self.task_priority
+    }
+
+    /// The last event before the position that is more than a note.
+    pub fn last_event(&self) -> Option<(Tick, String)> {
+        let mut cursor = self.cursor.recording().cursor();
+        let mut position = self.cursor.position();
+        while position > 0 {
+            position -= 1;
+            cursor.seek(position);
+            let event = cursor.peek().ok()??;
+            if !matches!(event.what.kind().class(), Class::Note | Class::Check) {
+                return Some((event.tick, event.what.to_string()));
+            }
+        }
+        None
     }
 
     /// Goes to where it once stood.
@@ -75,8 +105,14 @@ impl LogWorld {
         self.tsc_offset = position.tsc_offset;
         self.outputs = OutputHash(position.outputs);
         self.console = position.console;
+        self.task_priority = position.task_priority;
         self.diverged = None;
         self.find_arrival();
+    }
+
+    /// Whether digests in the log are left for the caller to take (the default) or skipped.
+    pub fn check_digests(&mut self, on: bool) {
+        self.checks = on;
     }
 
     /// Collects what reaches the serial line from now on.
@@ -168,11 +204,12 @@ impl LogWorld {
         }
     }
 
-    /// The next event that is no mere note.
+    /// The next event that is no mere note (nor a digest, where they are not checked).
     fn peek(&mut self) -> Option<(Tick, &What)> {
         loop {
             match self.cursor.peek() {
                 Ok(Some(event)) if event.what.kind().class() == Class::Note => {}
+                Ok(Some(event)) if !self.checks && event.what.kind().class() == Class::Check => {}
                 Ok(Some(_)) => break,
                 Ok(None) => return None,
                 Err(error) => {
@@ -212,7 +249,12 @@ impl LogWorld {
     }
 
     /// An answer from the log: the next event must be at this tick and fit.
-    fn answer<T>(&mut self, now: Tick, asked: impl Fn() -> String, fit: impl Fn(&What) -> Option<T>) -> Option<T> {
+    fn answer<T>(
+        &mut self,
+        now: Tick,
+        asked: impl Fn() -> String,
+        fit: impl Fn(&What) -> Option<T>,
+    ) -> Option<T> {
         self.settle(now);
         let found = match self.peek() {
             Some((tick, what)) if tick == now => match fit(what) {
@@ -239,7 +281,11 @@ impl World for LogWorld {
     fn pio_read(&mut self, now: Tick, _cpu: usize, port: u16, size: u8) -> u32 {
         let asked = || format!("IN from port {port:#x}, {size} bytes");
         self.answer(now, asked, |what| match *what {
-            What::PioRead { port: p, size: s, value } if p == port && s == size => Some(value),
+            What::PioRead {
+                port: p,
+                size: s,
+                value,
+            } if p == port && s == size => Some(value),
             _ => None,
         })
         .unwrap_or(u32::MAX)
@@ -256,7 +302,11 @@ impl World for LogWorld {
     fn mmio_read(&mut self, now: Tick, _cpu: usize, gpa: u64, size: u8) -> u64 {
         let asked = || format!("a load of {size} bytes from {gpa:#x}");
         self.answer(now, asked, |what| match *what {
-            What::MmioRead { gpa: g, size: s, value } if g == gpa && s == size => Some(value),
+            What::MmioRead {
+                gpa: g,
+                size: s,
+                value,
+            } if g == gpa && s == size => Some(value),
             _ => None,
         })
         .unwrap_or(u64::MAX)
@@ -264,6 +314,9 @@ impl World for LogWorld {
 
     fn mmio_write(&mut self, _now: Tick, _cpu: usize, gpa: u64, size: u8, value: u64) {
         self.outputs.add(OUTPUT_MMIO | gpa, size, value);
+        if gpa == LAPIC_TASK_PRIORITY {
+            self.task_priority = (value >> 4) as u8 & 15;
+        }
     }
 
     fn msr_read(&mut self, now: Tick, _cpu: usize, msr: u32) -> Option<u64> {
@@ -322,6 +375,7 @@ impl World for LogWorld {
 
     fn tpr_write(&mut self, _now: Tick, _cpu: usize, value: u64) {
         self.outputs.add(OUTPUT_TPR, 1, value);
+        self.task_priority = value as u8 & 15;
     }
 
     fn next_stop(&mut self, now: Tick) -> Tick {
@@ -342,11 +396,22 @@ impl World for LogWorld {
         }
         loop {
             let taken = match self.peek() {
-                Some((tick, What::Dma { gpa, bytes })) if tick == now => Dma { gpa: *gpa, bytes: bytes.to_vec() },
+                Some((tick, What::Dma { gpa, bytes })) if tick == now => Dma {
+                    gpa: *gpa,
+                    bytes: bytes.to_vec(),
+                },
                 Some((tick, What::Interrupt { .. })) if tick == now => {
-                    return Pending { interrupt: true, nmi: false };
+                    return Pending {
+                        interrupt: true,
+                        nmi: false,
+                    };
                 }
-                Some((tick, What::Nmi)) if tick == now => return Pending { interrupt: false, nmi: true },
+                Some((tick, What::Nmi)) if tick == now => {
+                    return Pending {
+                        interrupt: false,
+                        nmi: true,
+                    };
+                }
                 _ => return Pending::default(),
             };
             dma.push(taken);
@@ -376,7 +441,11 @@ impl World for LogWorld {
                     Some((tick, what)) => format!("{what:?} at tick {tick} as its next event"),
                     None => "no more events".to_string(),
                 };
-                self.diverge(now, recorded, "a processor that waits for an interrupt".to_string());
+                self.diverge(
+                    now,
+                    recorded,
+                    "a processor that waits for an interrupt".to_string(),
+                );
                 Wait::Ended
             }
         }

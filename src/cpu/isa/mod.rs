@@ -17,6 +17,8 @@ mod stack;
 mod string;
 mod system;
 mod transfer;
+mod vector;
+pub(in crate::cpu) mod x87;
 
 pub use fuse::fuse;
 
@@ -205,7 +207,9 @@ const GROUPS: &[Group] = &[
     far::lower,
     system::lower,
     io::lower,
+    vector::lower,
     bcd::lower,
+    x87::lower,
 ];
 
 /// The handler of an instruction; #UD for what the processor does not have.

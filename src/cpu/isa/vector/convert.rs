@@ -1,0 +1,240 @@
+//! Conversions between integers and floating-point numbers, and between the formats of these.
+
+use super::float::{elements, float_lane};
+use super::{Form, Lane, Lowered, V, compute, float, one_source, straight, two_sources};
+use crate::cpu::decode::Context;
+use crate::cpu::flags::Width;
+use crate::cpu::op::{Op, op_flags};
+use crate::cpu::{Abort, Cpu};
+use iced_x86::Mnemonic;
+
+float_lane! {
+    Cvtps2pd "cvtps2pd" 8 None;
+    Cvtpd2ps "cvtpd2ps" 16 elements(4, 2);
+    Cvtss2sd "cvtss2sd" 4 None;
+    Cvtsd2ss "cvtsd2ss" 8 elements(4, 1);
+    Cvtdq2ps "cvtdq2ps" 16 None;
+    Cvtdq2pd "cvtdq2pd" 8 None;
+    Cvtps2dq "cvtps2dq" 16 None;
+    Cvttps2dq "cvttps2dq" 16 None;
+    Cvtpd2dq "cvtpd2dq" 16 None;
+    Cvttpd2dq "cvttpd2dq" 16 None;
+}
+
+/// Runs a host instruction with one vector and one general register under an MXCSR value.
+macro_rules! with_general_register {
+    ($instruction:expr, $mxcsr:expr, $($operands:tt)*) => {{
+        let mxcsr: *mut u32 = $mxcsr;
+        // SAFETY: the instruction is of SSE2; MXCSR has its default control bits afterwards.
+        unsafe {
+            std::arch::asm!(
+                "ldmxcsr [{m}]",
+                $instruction,
+                "stmxcsr [{m}]",
+                "ldmxcsr [{d}]",
+                m = in(reg) mxcsr,
+                d = in(reg) &float::DEFAULT,
+                $($operands)*
+                options(nostack)
+            )
+        }
+    }};
+}
+
+/// From an integer, sign-extended to 64 bits in the second source: that many bits are exact for both widths.
+macro_rules! from_integer {
+    ($name:ident, $instruction:literal) => {
+        #[derive(Clone, Copy)]
+        struct $name;
+        impl Lane for $name {
+            const FLOAT: bool = true;
+            #[inline(always)]
+            fn apply(a: V, b: V, _imm: u8, mxcsr: &mut u32) -> V {
+                use std::arch::x86_64::__m128i;
+                // SAFETY: any 16 bytes are an `__m128i`.
+                let mut r = unsafe { std::mem::transmute::<V, __m128i>(a) };
+                with_general_register!(
+                    concat!($instruction, " {r}, {x:r}"), mxcsr,
+                    r = inout(xmm_reg) r, x = in(reg) b[0],
+                );
+                // SAFETY: as above.
+                unsafe { std::mem::transmute::<__m128i, V>(r) }
+            }
+        }
+    };
+}
+from_integer!(Cvtsi2ss, "cvtsi2ss");
+from_integer!(Cvtsi2sd, "cvtsi2sd");
+
+/// To an integer of 32 or 64 bits, which stands in the low half of the result.
+macro_rules! to_integer {
+    ($name:ident, $instruction:literal, $bytes:literal) => {
+        #[derive(Clone, Copy)]
+        struct $name;
+        impl Lane for $name {
+            const BYTES: usize = $bytes;
+            const FLOAT: bool = true;
+            #[inline(always)]
+            fn apply(_a: V, b: V, _imm: u8, mxcsr: &mut u32) -> V {
+                use std::arch::x86_64::__m128i;
+                // SAFETY: any 16 bytes are an `__m128i`.
+                let b = unsafe { std::mem::transmute::<V, __m128i>(b) };
+                let x: u64;
+                with_general_register!(
+                    $instruction, mxcsr,
+                    x = out(reg) x, b = in(xmm_reg) b,
+                );
+                [x, 0]
+            }
+        }
+    };
+}
+to_integer!(Cvtss2si32, "cvtss2si {x:e}, {b}", 4);
+to_integer!(Cvtss2si64, "cvtss2si {x:r}, {b}", 4);
+to_integer!(Cvtsd2si32, "cvtsd2si {x:e}, {b}", 8);
+to_integer!(Cvtsd2si64, "cvtsd2si {x:r}, {b}", 8);
+to_integer!(Cvttss2si32, "cvttss2si {x:e}, {b}", 4);
+to_integer!(Cvttss2si64, "cvttss2si {x:r}, {b}", 4);
+to_integer!(Cvttsd2si32, "cvttsd2si {x:e}, {b}", 8);
+to_integer!(Cvttsd2si64, "cvttsd2si {x:r}, {b}", 8);
+
+/// Chooses handlers.
+pub fn lower(context: &Context, op: &mut Op, form: Form) -> Option<Lowered> {
+    use Mnemonic as M;
+    let insn = context.insn;
+    macro_rules! one {
+        ($O:ty) => {
+            one_source::<$O>(context, op, form)
+        };
+    }
+    macro_rules! to_general {
+        ($Narrow:ty, $Wide:ty) => {
+            match (insn.op0_register().is_gpr64(), form.vex) {
+                (false, false) => straight(to_general::<$Narrow, false>),
+                (false, true) => straight(to_general::<$Narrow, true>),
+                (true, false) => straight(to_general::<$Wide, false>),
+                (true, true) => straight(to_general::<$Wide, true>),
+            }
+        };
+    }
+    match insn.mnemonic() {
+        M::Cvtss2sd | M::Vcvtss2sd => two_sources::<Cvtss2sd>(context, op, form),
+        M::Cvtsd2ss | M::Vcvtsd2ss => two_sources::<Cvtsd2ss>(context, op, form),
+        M::Cvtdq2ps | M::Vcvtdq2ps => one!(Cvtdq2ps),
+        M::Cvtps2dq | M::Vcvtps2dq => one!(Cvtps2dq),
+        M::Cvttps2dq | M::Vcvttps2dq => one!(Cvttps2dq),
+        M::Cvtps2pd => one!(Cvtps2pd),
+        M::Cvtdq2pd => one!(Cvtdq2pd),
+        M::Cvtpd2ps => one!(Cvtpd2ps),
+        M::Cvtpd2dq => one!(Cvtpd2dq),
+        M::Cvttpd2dq => one!(Cvttpd2dq),
+        M::Cvtsi2ss | M::Vcvtsi2ss => from_general::<Cvtsi2ss>(context, op, form),
+        M::Cvtsi2sd | M::Vcvtsi2sd => from_general::<Cvtsi2sd>(context, op, form),
+        M::Cvtss2si | M::Vcvtss2si => to_general!(Cvtss2si32, Cvtss2si64),
+        M::Cvtsd2si | M::Vcvtsd2si => to_general!(Cvtsd2si32, Cvtsd2si64),
+        M::Cvttss2si | M::Vcvttss2si => to_general!(Cvttss2si32, Cvttss2si64),
+        M::Cvttsd2si | M::Vcvttsd2si => to_general!(Cvttsd2si32, Cvttsd2si64),
+        M::Cvtpi2ps => straight(from_mmx::<Cvtdq2ps, true>),
+        M::Cvtpi2pd => straight(from_mmx::<Cvtdq2pd, false>),
+        M::Cvtps2pi => straight(to_mmx::<Cvtps2dq, 8>),
+        M::Cvttps2pi => straight(to_mmx::<Cvttps2dq, 8>),
+        M::Cvtpd2pi => straight(to_mmx::<Cvtpd2dq, 16>),
+        M::Cvttpd2pi => straight(to_mmx::<Cvttpd2dq, 16>),
+        _ => None,
+    }
+}
+
+/// The width of the integer stands in its operand: the last one.
+fn from_general<O: Lane>(context: &Context, op: &mut Op, form: Form) -> Option<Lowered> {
+    if !form.vex {
+        op.aux = op.src;
+        op.src = op.dst;
+    }
+    let wide = super::super::width(context, form.operands - 1) == 8;
+    match (wide, form.vex) {
+        (false, false) => straight(integer_to_scalar::<O, u32, false>),
+        (false, true) => straight(integer_to_scalar::<O, u32, true>),
+        (true, false) => straight(integer_to_scalar::<O, u64, false>),
+        (true, true) => straight(integer_to_scalar::<O, u64, true>),
+    }
+}
+
+fn integer_to_scalar<O: Lane, W: Width, const VEX: bool>(
+    cpu: &mut Cpu,
+    op: &Op,
+) -> Result<(), Abort> {
+    if VEX {
+        cpu.avx_ready()?;
+    } else {
+        cpu.sse_ready()?;
+    }
+    let b = if op.has(op_flags::MEMORY) {
+        cpu.load::<W>(op)?
+    } else {
+        cpu.reg::<W>(op.aux)
+    };
+    let a = cpu.xmm(op.src);
+    let r = compute::<O>(cpu, op, a, [b.sext(), 0])?;
+    if VEX {
+        cpu.set_ymm(op.dst, r, [0; 2]);
+    } else {
+        cpu.set_xmm(op.dst, r);
+    }
+    Ok(())
+}
+
+/// The 32-bit instructions clear the upper half of the general register, as the host's have done.
+fn to_general<O: Lane, const VEX: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
+    if VEX {
+        cpu.avx_ready()?;
+    } else {
+        cpu.sse_ready()?;
+    }
+    let b = if op.has(op_flags::MEMORY) {
+        cpu.load_part(op, O::BYTES)?
+    } else {
+        cpu.xmm(op.src)
+    };
+    let r = compute::<O>(cpu, op, b, b)?;
+    cpu.set_reg(op.dst, r[0]);
+    Ok(())
+}
+
+/// CVTPI2PS and CVTPI2PD. The latter, from memory, does not touch the x87 unit.
+fn from_mmx<O: Lane, const SINGLE: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
+    cpu.sse_ready()?;
+    let memory = op.has(op_flags::MEMORY);
+    let touches = SINGLE || !memory;
+    if touches {
+        cpu.mmx_ready()?;
+    }
+    let b = if memory {
+        cpu.load::<u64>(op)?
+    } else {
+        cpu.mm(op.src)
+    };
+    let a = cpu.xmm(op.dst);
+    // The upper elements of the second source are 0, which no conversion objects to.
+    let r = compute::<O>(cpu, op, a, [b, 0])?;
+    if touches {
+        cpu.enter_mmx();
+    }
+    cpu.set_xmm(op.dst, if SINGLE { [r[0], a[1]] } else { r });
+    Ok(())
+}
+
+/// CVTPS2PI, CVTPD2PI and their truncating variants.
+fn to_mmx<O: Lane, const BYTES: usize>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
+    cpu.sse_ready()?;
+    cpu.mmx_ready()?;
+    let b = match (op.has(op_flags::MEMORY), BYTES) {
+        (false, 8) => [cpu.xmm(op.src)[0], 0],
+        (false, _) => cpu.xmm(op.src),
+        (true, 8) => [cpu.load::<u64>(op)?, 0],
+        (true, _) => cpu.load_aligned(op)?,
+    };
+    let r = compute::<O>(cpu, op, b, b)?;
+    cpu.enter_mmx();
+    cpu.set_mm(op.dst, r[0]);
+    Ok(())
+}
