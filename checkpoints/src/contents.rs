@@ -562,7 +562,12 @@ impl Contents {
         self.packed_bytes
     }
 
-    /// Bytes of the tables, and of the buffers that wait to be used again.
+    /// Bytes of the buffers that wait to be used again.
+    pub fn pool_bytes(&self) -> u64 {
+        (self.pool.len() * PAGE_BYTES) as u64
+    }
+
+    /// Bytes of the tables.
     pub fn table_bytes(&self) -> u64 {
         let items = self.items.capacity() * size_of::<Content>();
         let map = self.by_version.capacity() * (size_of::<(PageVersion, ContentId)>() + 1);
@@ -571,6 +576,6 @@ impl Contents {
             + self.memory_queue.capacity() * 8
             + self.free.capacity() * 4;
         let hints = self.hints.capacity() * (size_of::<(ContentId, PageVersion)>() + 1);
-        (items + map + chunks + queues + hints + self.pool.len() * PAGE_BYTES) as u64
+        (items + map + chunks + queues + hints) as u64
     }
 }
