@@ -482,6 +482,7 @@ fn take_over(loader: Loader, inner: &mut Inner) {
     let mut loader = loader;
     let checkpoints = std::mem::take(&mut loader.checkpoints);
     let mut adopted = Adopted::default();
+    inner.contents.reserve(&loader);
     for checkpoint in checkpoints {
         let contents = &mut inner.contents;
         let pages = checkpoint.pages.iter();
