@@ -34,6 +34,19 @@ struct Shared {
     stop: AtomicBool,
 }
 
+/// Looks at a first pass, from any thread.
+#[derive(Clone)]
+pub struct Watcher {
+    shared: Arc<Shared>,
+}
+
+impl Watcher {
+    /// How far the pass is.
+    pub fn progress(&self) -> Progress {
+        self.shared.progress.lock().clone()
+    }
+}
+
 /// A running (or finished) first pass. Dropping it ends the thread.
 pub struct FirstPass {
     shared: Arc<Shared>,
@@ -69,6 +82,13 @@ impl FirstPass {
     /// How far it is.
     pub fn progress(&self) -> Progress {
         self.shared.progress.lock().clone()
+    }
+
+    /// For those who look at it while others travel.
+    pub fn watcher(&self) -> Watcher {
+        Watcher {
+            shared: self.shared.clone(),
+        }
     }
 
     /// Waits until checkpoints reach a tick, the pass is over, or `give_up` says so.
