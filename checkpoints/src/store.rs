@@ -531,3 +531,10 @@ impl Drop for Pin {
         }
     }
 }
+
+// Searches on all cores read one store.
+const _: () = {
+    const fn shared_between_threads<T: Send + Sync>() {}
+    shared_between_threads::<Store>();
+    shared_between_threads::<Pin>();
+};

@@ -475,3 +475,41 @@ fn create(config: &CacheConfig, nothing_there: bool) -> io::Result<Cache> {
         writer: Mutex::new(Some(writer)),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_given_up() {
+        let name = format!("checkpoints-cache-full-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let config = CacheConfig {
+            path: path.clone(),
+            identity: [1; 32],
+            bytes_max: u64::MAX,
+        };
+        let (mut cache, _) = Cache::open(&config).0.unwrap();
+        assert!(cache.put_section("before", b"kept"));
+        // As a full disk would: from now on every write fails.
+        cache.file = File::open(&path).unwrap();
+        assert!(cache.takes_checkpoints());
+        assert!(!cache.put_section("after", b"lost"));
+        assert!(!cache.takes_checkpoints());
+        assert!(!cache.finish());
+        assert_eq!(cache.section("before").unwrap().unwrap(), b"kept");
+        assert_eq!(cache.section("after").unwrap(), None);
+        drop(cache);
+        let (cache, opened) = Cache::open(&config);
+        assert_eq!(
+            opened,
+            Opened {
+                found: Found::Unfinished,
+                writable: true
+            }
+        );
+        let (cache, _) = cache.unwrap();
+        assert_eq!(cache.section_names(), ["before"]);
+        std::fs::remove_file(&path).unwrap();
+    }
+}
