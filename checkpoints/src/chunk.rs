@@ -10,9 +10,9 @@ use zstd::bulk::{Compressor, Decompressor};
 
 /// Pages compressed together, at most.
 ///
-/// Measured with `examples/measure.rs` on a Debian boot: alone a page takes 54.8 % of its size, in fours
-/// 52.5 %, in sixteens 52.9 %; what counts is telling a page by its difference to an earlier version of it: 10 %
-/// instead of 43 %, with any size of chunk. So chunks are as small as they can be without the tables growing too much: the pages
+/// Measured with `examples/measure.rs` on a Debian boot: alone a page takes 54.8 % of its size, in fours 52.5 %, in
+/// sixteens 52.9 %; what counts is telling a page by its difference to an earlier version of it: 10 % instead of 43
+/// %, with any size of chunk. So chunks are as small as they can be without the tables growing too much: the pages
 /// that a restored checkpoint needs come from many checkpoints, and every other page of a chunk is read in vain.
 pub const CHUNK_PAGES: usize = 4;
 

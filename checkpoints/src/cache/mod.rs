@@ -1,8 +1,8 @@
 //! The cache beside a recording: checkpoints and the caller's sections in one file that can be deleted at any time.
 //!
-//! The file is appended to while checkpoints are made and is good up to its last whole frame at any moment; when the cache
-//! is finished, a directory at its end spares the next opening the walk through all frames. Contents of pages
-//! stay in the file and are read when they are wanted, each chunk compared with its checksum.
+//! The file is appended to while checkpoints are made and is good up to its last whole frame at any moment; when
+//! the cache is finished, a directory at its end spares the next opening the walk through all frames. Contents of
+//! pages stay in the file and are read when they are wanted, each chunk compared with its checksum.
 //!
 //! One process writes: it holds an advisory lock. Others use what they found when they opened it. A file that is
 //! of no use is replaced (renamed over), never overwritten: who has the old one open keeps it.
@@ -332,7 +332,8 @@ impl Cache {
         self.sections.lock().keys().cloned().collect()
     }
 
-    /// Has no store use the file any more: it turned out to be damaged. What is open stays readable as far as it is good.
+    /// Has no store use the file any more: it turned out to be damaged. What is open stays readable as far as it is
+    /// good.
     pub fn abandon(&self) {
         if self.writer.lock().take().is_none() {
             return;
