@@ -417,6 +417,7 @@ fn limits_end_a_recording_exactly_and_are_its_reason() {
 /// Starts a recording that would go on for ever, and waits until something is in the file.
 fn endless(directory: &Path) -> (PathBuf, Child) {
     let file = directory.join("endless.rvr");
+    let _ = fs::remove_file(&file);
     let mut command = retrovisor();
     command
         .arg("--record")

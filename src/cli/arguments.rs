@@ -118,11 +118,17 @@ pub struct RecordArguments {
         long = "for",
         value_name = "SECONDS",
         requires = "record",
-        conflicts_with = "ticks"
+        conflicts_with = "ticks",
+        allow_negative_numbers = true
     )]
     pub for_seconds: Option<Seconds>,
     /// End at this tick
-    #[arg(long, value_name = "N", requires = "record")]
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "record",
+        allow_negative_numbers = true
+    )]
     pub ticks: Option<Tick>,
     /// Where the serial line goes: stdio, none or a file [default: stdio]
     #[arg(long, value_name = "stdio|FILE|none", requires = "record")]

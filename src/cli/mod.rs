@@ -37,7 +37,7 @@ pub fn main() -> ExitCode {
         Ok(status) => status,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            output::complain(&format!("{error:#}"));
+            output::complain(&output::chain(&error));
             ExitCode::FAILURE
         }
     }

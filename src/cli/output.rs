@@ -32,6 +32,20 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     })
 }
 
+/// An error with its causes, from the outermost; what a message already says of its cause is not said again.
+pub fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
 /// Messages are one line, whatever a file name has in it.
 fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
@@ -71,6 +85,14 @@ pub fn shell_word(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let error = anyhow::anyhow!("disk full")
+            .context("cannot write x: disk full")
+            .context("recording");
+        assert_eq!(chain(&error), "recording: cannot write x: disk full");
+    }
 
     #[test]
     fn numbers_and_words() {
