@@ -2,7 +2,12 @@
 
 pub mod cpu;
 pub mod demo;
+pub mod gdb;
 pub mod machine;
 pub mod memory;
+pub mod monitor;
+pub mod record;
+pub mod replay;
 pub mod tick;
+pub mod timeline;
 pub mod trace;

@@ -83,8 +83,10 @@ mod feature {
     pub const LEAF7_EBX: u32 = 1 << 0 // FSGSBASE
         | 1 << 1 // TSC_ADJUST
         | 1 << 3 // BMI1
+        | 1 << 6 // the x87 data pointer changes with exceptions only
         | 1 << 7 // SMEP
         | 1 << 8 // BMI2
+        | 1 << 13 // the x87 selectors read as 0
         | 1 << 19 // ADX
         | 1 << 20 // SMAP
         | 1 << 29; // SHA

@@ -38,6 +38,8 @@ pub struct Context<'a> {
     pub mode: Mode,
     /// The instruction.
     pub insn: &'a Instruction,
+    /// Its bytes.
+    pub bytes: &'a [u8],
 }
 
 impl Context<'_> {
@@ -50,15 +52,11 @@ impl Context<'_> {
 /// Byte offset of a general register in `State::gpr`; for other registers their number.
 pub fn register_slot(register: Register) -> u8 {
     let number = register.number() as u8;
-    if register.is_gpr8() {
-        match register {
-            Register::AH | Register::CH | Register::DH | Register::BH => (number & 3) * 8 + 1,
-            _ => number * 8,
-        }
-    } else if register.is_gpr() {
-        number * 8
-    } else {
-        number
+    match register {
+        Register::AH | Register::CH | Register::DH | Register::BH => (number - 4) * 8 + 1,
+        // iced numbers the byte registers in one row, AH to BH among them.
+        _ if register.is_gpr() => register.full_register().number() as u8 * 8,
+        _ => number,
     }
 }
 
@@ -263,6 +261,7 @@ impl Cpu {
                 &Context {
                     mode: key.mode,
                     insn: &insn,
+                    bytes: &bytes[offset..offset + insn.len()],
                 },
                 &mut op,
             ) {
@@ -329,6 +328,7 @@ impl Cpu {
             &Context {
                 mode: key.mode,
                 insn: &insn,
+                bytes: &bytes[..insn.len()],
             },
             &mut op,
         ) {

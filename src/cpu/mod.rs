@@ -256,6 +256,11 @@ impl Cpu {
         }
     }
 
+    /// Runs past all stops, without forgetting them.
+    pub fn ignore_stops(&mut self, ignore: bool) {
+        self.stops.ignored = ignore;
+    }
+
     /// What the debugger wants to stop at.
     pub fn stops(&self) -> &Stops {
         &self.stops

@@ -87,7 +87,9 @@ impl Cpu {
                 let now = self.tick();
                 let cpu = self.index;
                 self.attention = true;
-                match self.world().wait(now, cpu) {
+                let interruptible =
+                    self.state.activity == activity::HALTED && self.state.flags.interrupts();
+                match self.world().wait(now, cpu, interruptible) {
                     Wait::Wake => continue,
                     Wait::Again => return Exit::Idle,
                     Wait::Ended => return Exit::Ended,

@@ -383,6 +383,18 @@ impl State {
         s
     }
 
+    /// Says what is impossible in a state that came from a file, so that nothing derived from it can go wrong.
+    pub fn check(&self) -> Result<(), &'static str> {
+        match () {
+            () if self.cpl > 3 => Err("the privilege level is above 3"),
+            () if self.activity > activity::SHUTDOWN => Err("the activity is unknown"),
+            () if self.cr0 & cr0::PG != 0 && self.cr0 & cr0::PE == 0 => {
+                Err("paging is on without protection")
+            }
+            () => Ok(()),
+        }
+    }
+
     /// The mode in words, as a user would say it.
     pub fn mode_name(&self) -> &'static str {
         let cs = &self.seg[seg::CS];

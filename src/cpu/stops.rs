@@ -59,6 +59,8 @@ pub struct Stops {
     watchpoints: Vec<Watchpoint>,
     /// Linear pages (address / 4096) that a watchpoint touches.
     watched_pages: FxHashSet<u64>,
+    /// Nothing is hit for the time being; blocks and TLB entries stay as they are.
+    pub(super) ignored: bool,
 }
 
 impl Stops {
@@ -85,6 +87,7 @@ impl Stops {
             offsets,
             watchpoints,
             watched_pages,
+            ignored: false,
         }
     }
 
@@ -96,7 +99,7 @@ impl Stops {
     /// Whether a breakpoint stands at an address.
     #[inline]
     pub fn is_breakpoint(&self, address: u64) -> bool {
-        self.breakpoints.contains(&address)
+        !self.ignored && self.breakpoints.contains(&address)
     }
 
     /// Whether a breakpoint may stand at an address with this offset in its page.
@@ -128,6 +131,9 @@ impl Stops {
 
     /// The first watchpoint that an access hits.
     pub fn watch_hit(&self, address: u64, length: u64, write: bool) -> Option<WatchHit> {
+        if self.ignored {
+            return None;
+        }
         self.watchpoints
             .iter()
             .find(|w| w.sees(write) && w.overlaps(address, length))

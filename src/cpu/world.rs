@@ -76,8 +76,9 @@ pub trait World {
     /// `maskable` tells whether it can take a maskable interrupt. `None` when it was withdrawn meanwhile (or,
     /// where the world is a log, does not happen here).
     fn interrupt(&mut self, now: Tick, cpu: usize, maskable: bool) -> Option<Interrupt>;
-    /// The processor has executed HLT and nothing is pending.
-    fn wait(&mut self, now: Tick, cpu: usize) -> Wait;
+    /// The processor has executed HLT and nothing is pending that it can take. `interruptible` tells whether a
+    /// maskable interrupt could wake it.
+    fn wait(&mut self, now: Tick, cpu: usize, interruptible: bool) -> Wait;
     /// Whether the run is over at `now` (power-off, reset, end of the log, divergence). Asked after every
     /// access and every `poll`.
     fn ended(&mut self, now: Tick) -> bool;

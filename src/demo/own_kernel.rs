@@ -70,6 +70,26 @@ pub fn write_to(directory: &Path) -> io::Result<Written> {
     Ok(written)
 }
 
+/// The GDB commands that find the culprit from the end of a recording, one a line: `remote` is what `target remote`
+/// takes. The files are named as `written` says.
+pub fn gdb_session(written: &Written, remote: &str) -> Vec<String> {
+    let sources = written
+        .sources
+        .display()
+        .to_string()
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"");
+    vec![
+        format!("set substitute-path {SOURCE_PREFIX} \"{sources}\""),
+        format!("target remote {remote}"),
+        "backtrace".to_string(),
+        format!("watch {VICTIM}"),
+        "reverse-continue".to_string(),
+        "backtrace".to_string(),
+        "info locals".to_string(),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,6 +18,7 @@ mod string;
 mod system;
 mod transfer;
 mod vector;
+pub(in crate::cpu) mod x87;
 
 pub use fuse::fuse;
 
@@ -208,6 +209,7 @@ const GROUPS: &[Group] = &[
     io::lower,
     vector::lower,
     bcd::lower,
+    x87::lower,
 ];
 
 /// The handler of an instruction; #UD for what the processor does not have.

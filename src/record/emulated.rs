@@ -1,0 +1,278 @@
+//! The emulating recorder: the engine runs with live devices, and everything is written down.
+
+use super::console::Console;
+use super::live::Live;
+use super::recorder::Recorder;
+use crate::cpu::cpuid::CpuModel;
+use crate::cpu::run::Exit;
+use crate::machine::{Machine, STATE_VERSION, boot};
+use crate::memory::MemoryError;
+use crate::tick::{GuestNs, NS_PER_TICK, Tick};
+use crate::trace::{
+    Accel, CpuidLeaf, EndReason, Error as TraceError, Identity, MachineConfig, Writer,
+};
+use devices::{Board, BoardConfig};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// Ticks between two digests: the distance of checkpoints, too.
+pub const DIGEST_DISTANCE: Tick = 1 << 23;
+/// Guest-physical address of the ACPI tables.
+pub const ACPI_TABLES: u64 = 0xe_0000;
+/// How often the file is brought up to date.
+const FLUSH_PERIOD: Duration = Duration::from_millis(200);
+
+/// What to record.
+pub struct Plan<'a> {
+    /// The kernel image.
+    pub kernel: &'a [u8],
+    /// Where it came from, for people.
+    pub kernel_name: String,
+    /// The initial RAM disk.
+    pub initrd: Option<&'a [u8]>,
+    /// Where that came from.
+    pub initrd_name: Option<String>,
+    /// The kernel's command line.
+    pub cmdline: String,
+    /// RAM in bytes.
+    pub ram_bytes: u64,
+    /// Which boot protocol, if not the natural one.
+    pub protocol: Option<boot::Protocol>,
+    /// Stop at this tick.
+    pub ticks_max: Option<Tick>,
+    /// Stop at this guest time.
+    pub guest_ns_max: Option<GuestNs>,
+    /// What the real-time clock shows at power-on, in seconds since 1970.
+    pub rtc_epoch_s: u64,
+    /// When this is, for the header.
+    pub created_unix_s: u64,
+    /// A random number that tells this recording from all others.
+    pub identity: [u8; 16],
+}
+
+/// Why nothing was recorded, or not all.
+#[derive(Debug, Error)]
+pub enum RecordError {
+    /// The kernel.
+    #[error("{0}")]
+    Boot(#[from] boot::BootError),
+    /// The memory.
+    #[error("{0}")]
+    Memory(#[from] MemoryError),
+    /// The file.
+    #[error("{0}")]
+    Trace(#[from] TraceError),
+}
+
+/// How a recording went.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Length.
+    pub ticks: Tick,
+    /// Why it ended.
+    pub reason: EndReason,
+    /// Guest time at the end.
+    pub guest_ns: GuestNs,
+    /// Events written.
+    pub events: u64,
+    /// Size of the file.
+    pub bytes: u64,
+    /// Host time.
+    pub wall: Duration,
+}
+
+/// A machine that is ready to be recorded (or just run).
+pub struct Prepared {
+    /// Loaded and at its entry.
+    pub machine: Machine,
+    /// Its devices.
+    pub board: Board,
+    /// What was loaded, in words.
+    pub description: String,
+    /// Name of the boot protocol.
+    pub protocol: String,
+    model: CpuModel,
+}
+
+/// Loads the kernel into a new machine.
+pub fn prepare(plan: &Plan) -> Result<Prepared, RecordError> {
+    let board_config = BoardConfig {
+        cpus: 1,
+        ram_bytes: plan.ram_bytes,
+        rtc_epoch_s: plan.rtc_epoch_s,
+    };
+    let model = CpuModel::native();
+    let mut machine = Machine::new(plan.ram_bytes, model.clone())?;
+    let layout = boot::Layout {
+        ram_bytes: plan.ram_bytes,
+        acpi_rsdp: ACPI_TABLES,
+        protocol: plan.protocol,
+    };
+    let image = boot::load(plan.kernel, plan.initrd, &plan.cmdline, &layout)?;
+    machine.load(&image);
+    machine.cpu.memory.write(
+        ACPI_TABLES,
+        &devices::acpi::tables(&board_config, ACPI_TABLES),
+    );
+    Ok(Prepared {
+        machine,
+        board: Board::new(&board_config),
+        description: image.description,
+        protocol: image.protocol.to_string(),
+        model,
+    })
+}
+
+fn config(plan: &Plan, prepared: &Prepared) -> MachineConfig {
+    let leaf0 = prepared.model.query(0, 0);
+    let vendor: Vec<u8> = [leaf0[1], leaf0[3], leaf0[2]]
+        .iter()
+        .flat_map(|r| r.to_le_bytes())
+        .collect();
+    MachineConfig {
+        ram_bytes: plan.ram_bytes,
+        cpus: 1,
+        cpu_vendor: String::from_utf8_lossy(&vendor).into_owned(),
+        cpu_model: "retrovisor".to_string(),
+        cpuid: prepared
+            .model
+            .leaves
+            .iter()
+            .map(|l| CpuidLeaf {
+                leaf: l.leaf,
+                subleaf: l.subleaf,
+                eax: l.registers[0],
+                ebx: l.registers[1],
+                ecx: l.registers[2],
+                edx: l.registers[3],
+            })
+            .collect(),
+        rtc_epoch_s: plan.rtc_epoch_s,
+        kernel: plan.kernel_name.clone(),
+        initrd: plan.initrd_name.clone(),
+        cmdline: plan.cmdline.clone(),
+        boot_protocol: prepared.protocol.clone(),
+        accel: Accel::Emulate,
+        program: env!("CARGO_PKG_VERSION").to_string(),
+        created_unix_s: plan.created_unix_s,
+        identity: Identity(plan.identity),
+        digest_distance_ticks: DIGEST_DISTANCE,
+        ns_per_tick: NS_PER_TICK,
+    }
+}
+
+/// Records a run into a file. `progress` hears the position several times a second.
+pub fn record(
+    plan: &Plan,
+    path: &Path,
+    console: Box<dyn Console>,
+    mut progress: impl FnMut(Tick, GuestNs, u64),
+) -> Result<Outcome, RecordError> {
+    let mut prepared = prepare(plan)?;
+    let mut writer = Writer::create(path, &config(plan, &prepared))?;
+    let started = Instant::now();
+    let machine = &mut prepared.machine;
+    {
+        let memory = &machine.cpu.memory;
+        let numbers: Vec<u64> = (0..memory.pages())
+            .map(|page| memory.page_address(page) >> 12)
+            .collect();
+        writer.ram(numbers, |number, out| {
+            memory.read(number << 12, out);
+        })?;
+    }
+    writer.state(STATE_VERSION, &machine.save())?;
+    machine.cpu.take_dirty();
+    let mut world = Recorder::new(Live::new(prepared.board, console), writer);
+    let mut next_digest = DIGEST_DISTANCE;
+    let mut flushed = Instant::now();
+    loop {
+        let now = machine.tick();
+        if let Some(reason) = limit_reached(plan, now, world.live.guest_ns(now)) {
+            world.live.finish(reason);
+        }
+        // Often enough for the file to be at most a fraction of a second behind.
+        let slice = now + (1 << 21);
+        let until = next_digest
+            .min(plan.ticks_max.unwrap_or(Tick::MAX))
+            .min(slice);
+        let exit = machine.run(&mut world, until, false);
+        let now = machine.tick();
+        if flushed.elapsed() >= FLUSH_PERIOD {
+            world.flush(now);
+            flushed = Instant::now();
+            progress(now, world.live.guest_ns(now), world.bytes());
+        }
+        match exit {
+            Exit::Ended => break,
+            Exit::Tick if now == next_digest => {
+                let digest = machine.digest();
+                world.digest(now, &digest);
+                next_digest += DIGEST_DISTANCE;
+            }
+            _ => {}
+        }
+    }
+    let ticks = machine.tick();
+    let guest_ns = world.live.guest_ns(ticks);
+    let reason = world.live.end().cloned().unwrap_or(EndReason::Halted);
+    let last = machine.digest();
+    world.digest(ticks, &last);
+    let wall = started.elapsed();
+    let events = world.events();
+    world.finish(ticks, reason.clone(), guest_ns, wall.as_millis() as u64)?;
+    let bytes = std::fs::metadata(path).map(|m| m.len()).unwrap_or(0);
+    Ok(Outcome {
+        ticks,
+        reason,
+        guest_ns,
+        events,
+        bytes,
+        wall,
+    })
+}
+
+/// Runs the same guest in the same engine without recording anything: what recording is compared with.
+pub fn run_unrecorded(plan: &Plan, console: Box<dyn Console>) -> Result<Outcome, RecordError> {
+    let mut prepared = prepare(plan)?;
+    let started = Instant::now();
+    let mut live = Live::new(prepared.board, console);
+    let machine = &mut prepared.machine;
+    loop {
+        let now = machine.tick();
+        if let Some(reason) = limit_reached(plan, now, live.guest_ns(now)) {
+            live.finish(reason);
+        }
+        let until = plan
+            .ticks_max
+            .unwrap_or(Tick::MAX)
+            .min(now + DIGEST_DISTANCE);
+        if machine.run(&mut live, until, false) == Exit::Ended {
+            break;
+        }
+    }
+    let ticks = machine.tick();
+    let reason = live.end().cloned().unwrap_or(EndReason::Halted);
+    Ok(Outcome {
+        ticks,
+        reason,
+        guest_ns: live.guest_ns(ticks),
+        events: 0,
+        bytes: 0,
+        wall: started.elapsed(),
+    })
+}
+
+fn limit_reached(plan: &Plan, now: Tick, guest_ns: GuestNs) -> Option<EndReason> {
+    if plan.ticks_max.is_some_and(|max| now >= max) {
+        return Some(EndReason::Limit(format!("{now} ticks")));
+    }
+    if plan.guest_ns_max.is_some_and(|max| guest_ns >= max) {
+        return Some(EndReason::Limit(format!(
+            "{:.3} s of guest time",
+            guest_ns as f64 / 1e9
+        )));
+    }
+    None
+}

@@ -1,0 +1,237 @@
+//! The live world: the board's devices, and a clock that is derived from the tick.
+//!
+//! Guest time is eight nanoseconds a tick plus what the machine slept through. Sleep is skipped, or, when somebody
+//! sits at the console, slept.
+
+use super::console::{Command, Console};
+use crate::cpu::world::{Dma, Interrupt, Pending, Wait, World};
+use crate::tick::{GuestNs, NS_PER_TICK, Tick};
+use crate::trace::EndReason;
+use devices::{Board, Power, ResetBy};
+use std::time::Duration;
+
+/// The console and the user's signals are looked at this often: a millisecond of guest time.
+const POLL_TICKS: Tick = 125_000;
+/// The longest sleep in one piece: signals are heard in between.
+const NAP: Duration = Duration::from_millis(20);
+
+/// Devices, clock and console.
+pub struct Live {
+    board: Board,
+    console: Box<dyn Console>,
+    /// Guest time that passed without ticks.
+    skipped_ns: GuestNs,
+    /// Changes of `skipped_ns`, for the recorder.
+    clock_changed: bool,
+    end: Option<EndReason>,
+    /// Bytes typed that the serial port had no room for yet.
+    typed: Vec<u8>,
+    next_poll: Tick,
+}
+
+impl Live {
+    /// A world of these devices, at tick 0.
+    pub fn new(board: Board, console: Box<dyn Console>) -> Live {
+        Live {
+            board,
+            console,
+            skipped_ns: 0,
+            clock_changed: false,
+            end: None,
+            typed: Vec::new(),
+            next_poll: 0,
+        }
+    }
+
+    /// Guest time at a tick.
+    pub fn guest_ns(&self, now: Tick) -> GuestNs {
+        now * NS_PER_TICK + self.skipped_ns
+    }
+
+    /// Why the run is over, if it is.
+    pub fn end(&self) -> Option<&EndReason> {
+        self.end.as_ref()
+    }
+
+    /// Ends the run for a reason from outside of the machine.
+    pub fn finish(&mut self, reason: EndReason) {
+        self.end.get_or_insert(reason);
+    }
+
+    /// The offset between TSC and ticks, if it changed since the last call.
+    pub fn take_clock_change(&mut self) -> Option<u64> {
+        std::mem::take(&mut self.clock_changed).then_some(self.skipped_ns)
+    }
+
+    /// What the user typed and the serial port took since the last call.
+    pub fn take_typed(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.typed)
+    }
+
+    /// Looks at what an access may have done: output, power.
+    fn after_access(&mut self) {
+        let output = self.board.console_output();
+        if !output.is_empty() {
+            self.console.output(&output);
+        }
+        if let Some(power) = self.board.take_power() {
+            self.finish(match power {
+                Power::PowerOff => EndReason::PowerOff,
+                Power::Reset { by } => EndReason::Reset(reset_name(by)),
+                Power::DebugExit(value) => EndReason::DebugExit(value),
+            });
+        }
+    }
+
+    fn poll_console(&mut self, now_ns: GuestNs) {
+        match self.console.poll() {
+            Some(Command::End(reason)) => self.finish(reason),
+            Some(Command::Input) | None => {}
+        }
+        let waiting = self.console.input();
+        if !waiting.is_empty() {
+            let taken = self.board.console_input(now_ns, waiting);
+            self.typed.extend_from_slice(&waiting[..taken]);
+            self.console.consume(taken);
+        }
+    }
+}
+
+fn reset_name(by: ResetBy) -> String {
+    by.to_string()
+}
+
+impl World for Live {
+    fn pio_read(&mut self, now: Tick, cpu: usize, port: u16, size: u8) -> u32 {
+        let value = self.board.pio_read(self.guest_ns(now), cpu, port, size);
+        self.after_access();
+        value
+    }
+
+    fn pio_write(&mut self, now: Tick, cpu: usize, port: u16, size: u8, value: u32) {
+        self.board
+            .pio_write(self.guest_ns(now), cpu, port, size, value);
+        self.after_access();
+    }
+
+    fn mmio_read(&mut self, now: Tick, cpu: usize, gpa: u64, size: u8) -> u64 {
+        self.board.mmio_read(self.guest_ns(now), cpu, gpa, size)
+    }
+
+    fn mmio_write(&mut self, now: Tick, cpu: usize, gpa: u64, size: u8, value: u64) {
+        self.board
+            .mmio_write(self.guest_ns(now), cpu, gpa, size, value);
+        self.after_access();
+    }
+
+    fn msr_read(&mut self, now: Tick, cpu: usize, msr: u32) -> Option<u64> {
+        self.board.msr_read(self.guest_ns(now), cpu, msr)
+    }
+
+    fn msr_write(&mut self, now: Tick, cpu: usize, msr: u32, value: u64) -> bool {
+        self.board.msr_write(self.guest_ns(now), cpu, msr, value)
+    }
+
+    fn tsc(&mut self, now: Tick, _cpu: usize) -> u64 {
+        // 1 GHz: a count is a nanosecond.
+        self.guest_ns(now)
+    }
+
+    fn random(&mut self, now: Tick, _cpu: usize) -> u64 {
+        // RDRAND and RDSEED are not offered; whoever executes them all the same gets a number that is as good
+        // as the clock.
+        self.guest_ns(now).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    fn tpr_read(&mut self, _now: Tick, cpu: usize) -> u64 {
+        self.board.tpr_read(cpu)
+    }
+
+    fn tpr_write(&mut self, now: Tick, cpu: usize, value: u64) {
+        self.board.tpr_write(self.guest_ns(now), cpu, value);
+    }
+
+    fn next_stop(&mut self, now: Tick) -> Tick {
+        let poll = self.next_poll.max(now + 1);
+        match self.board.next_deadline_ns() {
+            Some(deadline) => {
+                let ns = deadline.saturating_sub(self.skipped_ns);
+                poll.min(ns.div_ceil(NS_PER_TICK).max(now + 1))
+            }
+            None => poll,
+        }
+    }
+
+    fn poll(&mut self, now: Tick, cpu: usize, _dma: &mut Vec<Dma>) -> Pending {
+        let now_ns = self.guest_ns(now);
+        self.board.advance(now_ns);
+        if now >= self.next_poll {
+            self.next_poll = now + POLL_TICKS;
+            self.poll_console(now_ns);
+        }
+        Pending {
+            interrupt: self.board.interrupt_pending(cpu),
+            nmi: self.board.nmi_pending(cpu),
+        }
+    }
+
+    fn interrupt(&mut self, now: Tick, cpu: usize, maskable: bool) -> Option<Interrupt> {
+        if self.board.take_nmi(cpu) {
+            return Some(Interrupt::Nmi);
+        }
+        if !maskable {
+            return None;
+        }
+        self.board
+            .acknowledge(self.guest_ns(now), cpu)
+            .map(Interrupt::Vector)
+    }
+
+    fn wait(&mut self, now: Tick, cpu: usize, interruptible: bool) -> Wait {
+        if self.end.is_some() {
+            return Wait::Ended;
+        }
+        if !interruptible && !self.board.nmi_pending(cpu) {
+            self.finish(EndReason::Halted);
+            return Wait::Ended;
+        }
+        let now_ns = self.guest_ns(now);
+        self.poll_console(now_ns);
+        if self.board.interrupt_pending(cpu) {
+            return Wait::Wake;
+        }
+        let deadline = self.board.next_deadline_ns();
+        match (deadline, self.console.is_interactive()) {
+            (None, false) if self.console.input_ended() => {
+                self.finish(EndReason::Halted);
+                return Wait::Ended;
+            }
+            (None, _) => self.console.wait(NAP),
+            (Some(deadline), interactive) => {
+                let mut target = deadline.max(now_ns + 1);
+                if interactive {
+                    // Real time passes: as much guest time as was really slept.
+                    let sleep = Duration::from_nanos(target - now_ns).min(NAP);
+                    let slept = self.console.wait_measured(sleep);
+                    target = target.min(now_ns + (slept.as_nanos() as u64).max(1));
+                }
+                self.skipped_ns += target - now_ns;
+                self.clock_changed = true;
+                self.board.advance(target);
+            }
+        }
+        if self.board.interrupt_pending(cpu) {
+            Wait::Wake
+        } else {
+            Wait::Again
+        }
+    }
+
+    fn ended(&mut self, _now: Tick) -> bool {
+        self.end.is_some()
+    }
+
+    fn shutdown(&mut self, _now: Tick, _cpu: usize, why: &str) {
+        self.finish(EndReason::TripleFault(why.to_string()));
+    }
+}

@@ -1,0 +1,6 @@
+//! Recording: running with something real outside the line, and writing down what crosses it.
+
+pub mod console;
+pub mod emulated;
+pub mod live;
+pub mod recorder;

@@ -1,0 +1,214 @@
+//! A machine that can be put at any tick of a recording: the nearest checkpoint, and forward from there.
+//!
+//! Restoring costs what differs between where the machine is and where it goes, not the size of RAM: the pages
+//! written since the checkpoint it came from are known, and the store knows which differ between two checkpoints.
+
+use crate::cpu::run::Exit;
+use crate::cpu::stops::Stops;
+use crate::replay::{ReplayError, Replayer};
+use crate::tick::Tick;
+use crate::trace::Recording;
+use checkpoints::{Pin, Store};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use thiserror::Error;
+
+/// A run looks for an interrupt this often: some ten milliseconds.
+const SLICE: Tick = 1 << 20;
+
+/// Why a tick cannot be reached.
+#[derive(Debug, Error)]
+pub enum TravelError {
+    /// The user interrupted it.
+    #[error("interrupted")]
+    Interrupted,
+    /// The replay differs from the recording.
+    #[error("{0}")]
+    Diverged(String),
+    /// A checkpoint cannot be read.
+    #[error("{0}")]
+    Checkpoint(#[from] checkpoints::Error),
+    /// The replay cannot be set up.
+    #[error("{0}")]
+    Replay(#[from] ReplayError),
+}
+
+/// A replaying machine with checkpoints to go back to.
+pub struct Traveller {
+    replayer: Replayer,
+    store: Arc<Store>,
+    /// The checkpoint that RAM was at when `dirty` began to be counted. `None`: RAM holds anything.
+    base: Option<(Tick, Option<Pin>)>,
+}
+
+impl Traveller {
+    /// A machine at the start of a recording, whose checkpoint 0 is made if it is missing.
+    pub fn new(recording: &Arc<Recording>, store: &Arc<Store>) -> Result<Traveller, TravelError> {
+        let mut replayer = Replayer::new(recording)?;
+        if store.nearest(0).is_none() {
+            let memory = &replayer.machine.cpu.memory;
+            let zero = [0u8; 4096];
+            let pages = (0..memory.pages()).filter(|&page| memory.page(page) != &zero);
+            store.add(
+                0,
+                None,
+                replayer.save(),
+                pages.map(|page| (page as u64, memory.page(page))),
+            )?;
+        }
+        replayer.machine.cpu.take_dirty();
+        // Positions between digests are reached without the pages that they are made of.
+        replayer.world.check_digests(false);
+        Ok(Traveller {
+            replayer,
+            store: store.clone(),
+            base: Some((0, store.pin(0))),
+        })
+    }
+
+    /// The replay, to look at.
+    pub fn replayer(&self) -> &Replayer {
+        &self.replayer
+    }
+
+    /// The replay, to run by other means than `run_to`.
+    pub fn replayer_mut(&mut self) -> &mut Replayer {
+        &mut self.replayer
+    }
+
+    /// The position.
+    pub fn tick(&self) -> Tick {
+        self.replayer.tick()
+    }
+
+    /// The last tick of the recording.
+    pub fn end(&self) -> Tick {
+        self.replayer.end()
+    }
+
+    /// Puts the machine at a checkpoint.
+    pub fn restore(&mut self, tick: Tick) -> Result<(), TravelError> {
+        let pin = self.store.pin(tick);
+        let state = self
+            .store
+            .state(tick)
+            .ok_or(checkpoints::Error::NoCheckpoint(tick))?;
+        let dirty = self.replayer.machine.cpu.take_dirty();
+        let mut pages: Vec<u64> = match &self.base {
+            Some((base, _)) => {
+                let mut pages = self.store.changed_between(*base, tick)?;
+                pages.extend(dirty.iter().map(|&page| page as u64));
+                pages
+            }
+            None => (0..self.replayer.machine.cpu.memory.pages() as u64).collect(),
+        };
+        pages.sort_unstable();
+        pages.dedup();
+        // Until all pages are there, RAM holds anything.
+        self.base = None;
+        let machine = &mut self.replayer.machine;
+        self.store.read_pages(tick, &pages, |page, _, content| {
+            // What is the same stays, with the code decoded from it.
+            if machine.cpu.memory.page(page as usize) != content {
+                machine.replace_page(page as usize, content);
+            }
+        })?;
+        self.replayer.restore(tick, &state)?;
+        self.replayer.machine.cpu.take_dirty();
+        self.base = Some((tick, pin));
+        Ok(())
+    }
+
+    /// Makes a checkpoint of the position, unless there is one.
+    pub fn make_checkpoint(&mut self) -> Result<(), TravelError> {
+        let tick = self.tick();
+        let Some((base, _)) = &self.base else {
+            return Ok(());
+        };
+        if *base == tick {
+            return Ok(());
+        }
+        let state = self.replayer.save();
+        let cpu = &mut self.replayer.machine.cpu;
+        let dirty = cpu.take_dirty();
+        let memory = &cpu.memory;
+        let pages = dirty
+            .iter()
+            .map(|&page| (page as u64, memory.page(page as usize)));
+        self.store.add(tick, Some(*base), state, pages)?;
+        self.base = Some((tick, self.store.pin(tick)));
+        Ok(())
+    }
+
+    /// Runs forward until a tick or a stop, looking at `interrupt` all the time.
+    pub fn run(
+        &mut self,
+        until: Tick,
+        pass_breakpoint: bool,
+        interrupt: &AtomicBool,
+    ) -> Result<Exit, TravelError> {
+        let mut pass = pass_breakpoint;
+        loop {
+            let slice = until.min(self.tick() + SLICE);
+            let exit = self.replayer.run(slice, std::mem::take(&mut pass));
+            if let Some(divergence) = self.replayer.world.diverged() {
+                return Err(TravelError::Diverged(divergence.to_string()));
+            }
+            match exit {
+                Exit::Tick | Exit::Idle | Exit::Ended if self.tick() >= until => {
+                    return Ok(Exit::Tick);
+                }
+                Exit::Ended => return Ok(Exit::Ended),
+                Exit::Breakpoint | Exit::Watchpoint(_) => return Ok(exit),
+                Exit::Tick | Exit::Idle => {}
+            }
+            if interrupt.load(Ordering::Relaxed) {
+                return Err(TravelError::Interrupted);
+            }
+        }
+    }
+
+    /// Puts the machine at the last checkpoint at or before a tick, unless going on from where it is is nearer.
+    pub fn approach(&mut self, tick: Tick) -> Result<(), TravelError> {
+        let here = self.tick();
+        let nearest = self.store.nearest(tick).unwrap_or(0);
+        if self.base.is_some() && here <= tick && here >= nearest {
+            return Ok(());
+        }
+        self.restore(nearest)
+    }
+
+    /// Goes to a tick; nothing stops it but `interrupt`.
+    pub fn go(&mut self, tick: Tick, interrupt: &AtomicBool) -> Result<(), TravelError> {
+        self.approach(tick)?;
+        self.replayer.machine.cpu.ignore_stops(true);
+        let result = self.run(tick, true, interrupt);
+        self.replayer.machine.cpu.ignore_stops(false);
+        result.map(|_| ())
+    }
+
+    /// Goes to a tick and leaves checkpoints on the way, at distances from it that halve: whoever steps back from
+    /// here, again and again, finds one close by.
+    pub fn go_with_trail(
+        &mut self,
+        tick: Tick,
+        nearest_ticks: Tick,
+        interrupt: &AtomicBool,
+        mut made: impl FnMut(Tick),
+    ) -> Result<(), TravelError> {
+        self.approach(tick)?;
+        let mut distance = tick - self.tick();
+        while distance > nearest_ticks {
+            distance /= 2;
+            self.go(tick - distance, interrupt)?;
+            self.make_checkpoint()?;
+            made(tick - distance);
+        }
+        self.go(tick, interrupt)
+    }
+
+    /// Sets what `run` stops at.
+    pub fn set_stops(&mut self, stops: Stops) {
+        self.replayer.machine.set_stops(stops);
+    }
+}

@@ -1,0 +1,66 @@
+//! The machine at the position as a debugger sees it: registers and memory, without any effect on the guest.
+
+use super::api::Registers;
+use crate::cpu::Cpu;
+use crate::cpu::state::{F80, seg};
+
+/// Registers of the processor.
+pub fn registers(cpu: &Cpu, task_priority: u8) -> Registers {
+    let s = &cpu.state;
+    let top = (s.x87.status >> 11 & 7) as usize;
+    let selector = |register: usize| s.seg[register].selector;
+    Registers {
+        gpr: std::array::from_fn(|n| s.gpr[n]),
+        rip: s.rip(),
+        rflags: s.rflags(),
+        cs: selector(seg::CS),
+        ss: selector(seg::SS),
+        ds: selector(seg::DS),
+        es: selector(seg::ES),
+        fs: selector(seg::FS),
+        gs: selector(seg::GS),
+        fs_base: s.seg_base[seg::FS],
+        gs_base: s.seg_base[seg::GS],
+        k_gs_base: s.kernel_gs_base,
+        cr0: s.cr0,
+        cr2: s.cr2,
+        cr3: s.cr3,
+        cr4: s.cr4,
+        cr8: task_priority as u64,
+        efer: s.efer,
+        st: std::array::from_fn(|n| f80_bytes(&s.x87.r[(top + n) & 7])),
+        fctrl: s.x87.control,
+        fstat: s.x87.status,
+        ftag: s.x87.tag,
+        fiseg: s.x87.code_selector,
+        fioff: s.x87.ip as u32,
+        foseg: s.x87.data_selector,
+        fooff: s.x87.data as u32,
+        fop: s.x87.opcode,
+        xmm: std::array::from_fn(|n| s.vector[n].0[0] as u128 | (s.vector[n].0[1] as u128) << 64),
+        mxcsr: s.mxcsr,
+    }
+}
+
+fn f80_bytes(value: &F80) -> [u8; 10] {
+    let mut bytes = [0; 10];
+    bytes[..8].copy_from_slice(&value.mantissa.to_le_bytes());
+    bytes[8..].copy_from_slice(&(value.sign_exponent as u16).to_le_bytes());
+    bytes
+}
+
+/// Reads linear memory page by page; gives the number of bytes before the first that is not mapped.
+pub fn read_virtual(cpu: &Cpu, address: u64, out: &mut [u8]) -> usize {
+    let mut done = 0;
+    while done < out.len() {
+        let at = address.wrapping_add(done as u64);
+        let Some(physical) = cpu.probe(at) else { break };
+        let n = (4096 - (at & 0xfff) as usize).min(out.len() - done);
+        let read = cpu.memory.read(physical, &mut out[done..done + n]);
+        done += read;
+        if read < n {
+            break;
+        }
+    }
+    done
+}
