@@ -171,7 +171,11 @@ fn set_memory(rng: &mut Rng, insn: &mut Instruction, kind: OpCodeOperandKind, at
                 _ => (rng.i32(..) >> rng.u32(0..24)) as i64,
             };
             let no_base = insn.memory_base() == Register::None;
-            insn.set_memory_displ_size(if displacement == 0 && !no_base { 0 } else { size });
+            insn.set_memory_displ_size(if displacement == 0 && !no_base {
+                0
+            } else {
+                size
+            });
             insn.set_memory_displacement64(displacement as u64);
         }
     }
@@ -414,10 +418,7 @@ fn prepare(rng: &mut Rng, draft: &mut Draft, at: u64) -> Option<()> {
             0 => target(rng, 8),
             _ => DATA + rng.u64(0x400..0x1c00),
         };
-        if matches!(
-            insn.mnemonic(),
-            Mnemonic::Enter | Mnemonic::Leave
-        ) {
+        if matches!(insn.mnemonic(), Mnemonic::Enter | Mnemonic::Leave) {
             draft.pin(5, rbp);
         }
     }
@@ -426,7 +427,7 @@ fn prepare(rng: &mut Rng, draft: &mut Draft, at: u64) -> Option<()> {
             if insn.op0_kind() == OpKind::Memory && insn.op1_kind() == OpKind::Register =>
         {
             let n = insn.op1_register().number();
-            let far = rng.i64(..) >> (64 - 34) ;
+            let far = rng.i64(..) >> (64 - 34);
             let near = rng.i64(-3000..3000);
             let bit = if rng.u8(0..8) == 0 { far } else { near };
             let upper = match insn.op1_register().size() {
@@ -440,11 +441,14 @@ fn prepare(rng: &mut Rng, draft: &mut Draft, at: u64) -> Option<()> {
             // Quotients that fit.
             let dividend = values::integer(rng);
             draft.pin(0, dividend);
-            draft.pin(2, match rng.u8(0..3) {
-                0 => (dividend as i64 >> 63) as u64,
-                1 => rng.u64(0..4),
-                _ => 0,
-            });
+            draft.pin(
+                2,
+                match rng.u8(0..3) {
+                    0 => (dividend as i64 >> 63) as u64,
+                    1 => rng.u64(0..4),
+                    _ => 0,
+                },
+            );
         }
         Mnemonic::Maskmovq | Mnemonic::Maskmovdqu | Mnemonic::Vmaskmovdqu => draft.pin(7, at),
         _ => {}

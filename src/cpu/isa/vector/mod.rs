@@ -13,7 +13,8 @@
 //! elements                     one element from or to a general register
 //! extended                     what SSSE3 and SSE4 added to integers
 //! strings  crypto              PCMPxSTRx, CRC32; AES, SHA, PCLMULQDQ
-//! state                        FXSAVE, FXRSTOR, MXCSR, EMMS
+//! avx  masked  fma  half       what AVX, AVX2, FMA and F16C added
+//! state  xsave                 FXSAVE, FXRSTOR, MXCSR, EMMS; XSAVE and XCR0
 //! ```
 //!
 //! Lowering brings the register operands of all encodings into the same places: `dst` is written, `src` is the
@@ -21,13 +22,18 @@
 //!
 //! SDM volume 1, chapters 9 to 14; volume 2 under the names of the instructions and 2.4 (exceptions by type).
 
+mod avx;
 mod compare;
 mod convert;
 mod crypto;
 mod elements;
 mod extended;
 mod float;
+mod fma;
+mod fused;
+mod half;
 mod integer;
+mod masked;
 mod moves;
 mod reciprocal;
 mod rounding;
@@ -36,8 +42,9 @@ mod state;
 mod strings;
 #[cfg(test)]
 mod tests;
+mod xsave;
 
-use super::{Lowered, straight};
+use super::{Lowered, ending, straight};
 use crate::cpu::decode::Context;
 use crate::cpu::op::{Op, op_flags};
 use crate::cpu::state::{cr0, cr4};
@@ -75,7 +82,12 @@ pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
         .or_else(|| rounding::lower(context, op, form))
         .or_else(|| strings::lower(context, op, form))
         .or_else(|| crypto::lower(context, op, form))
+        .or_else(|| avx::lower(context, op, form))
+        .or_else(|| masked::lower(context, op, form))
+        .or_else(|| fma::lower(context, op, form))
+        .or_else(|| half::lower(context, op, form))
         .or_else(|| state::lower(context))
+        .or_else(|| xsave::lower(context))
 }
 
 /// What the encoding of an instruction says of its operands.

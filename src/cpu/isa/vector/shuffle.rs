@@ -79,7 +79,7 @@ unpack!(Punpcklqdq, Punpckhqdq, u64);
 macro_rules! immediate {
     ($name:ident, shift $shift:literal, |$a:ident, $b:ident, $imm:ident| $body:expr) => {
         #[derive(Clone, Copy)]
-        struct $name;
+        pub(super) struct $name;
         impl Lane for $name {
             const LANE_SHIFT: u32 = $shift;
             #[inline(always)]

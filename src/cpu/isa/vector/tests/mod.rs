@@ -27,18 +27,18 @@ struct Registers {
 /// Flags that the instructions here define: all arithmetic ones.
 const FLAGS: u64 = 0x8d5;
 
-/// Host code of an instruction between loading and storing all registers. `$load` and `$store` move vector registers.
+/// Host code of an instruction between loading and storing all registers. `$move` moves vector registers, `$register`.
 macro_rules! native {
-    ($text:expr, $load:literal, $store:literal) => {
+    ($text:expr, $move:literal, $register:literal) => {
         |registers: &mut Registers| {
             // SAFETY: all registers used are declared, the memory accessed belongs to `registers`, and MXCSR has its
             // default control bits afterwards.
             unsafe {
                 std::arch::asm!(
-                    concat!($load, "0, [rdi]"),
-                    concat!($load, "1, [rdi + 32]"),
-                    concat!($load, "2, [rdi + 64]"),
-                    concat!($load, "3, [rdi + 96]"),
+                    concat!($move, " ", $register, "0, [rdi]"),
+                    concat!($move, " ", $register, "1, [rdi + 32]"),
+                    concat!($move, " ", $register, "2, [rdi + 64]"),
+                    concat!($move, " ", $register, "3, [rdi + 96]"),
                     "movq mm0, [rdi + 128]",
                     "movq mm1, [rdi + 136]",
                     "mov rax, [rdi + 144]",
@@ -59,10 +59,10 @@ macro_rules! native {
                     "movq [rdi + 128], mm0",
                     "movq [rdi + 136], mm1",
                     "emms",
-                    concat!($store, " [rdi], ", "xmm0"),
-                    concat!($store, " [rdi + 32], ", "xmm1"),
-                    concat!($store, " [rdi + 64], ", "xmm2"),
-                    concat!($store, " [rdi + 96], ", "xmm3"),
+                    concat!($move, " [rdi], ", $register, "0"),
+                    concat!($move, " [rdi + 32], ", $register, "1"),
+                    concat!($move, " [rdi + 64], ", $register, "2"),
+                    concat!($move, " [rdi + 96], ", $register, "3"),
                     "lea rax, [rip + 2b]",
                     "lea rcx, [rip + 3b]",
                     "mov [rdi + 240], rax",
@@ -87,7 +87,14 @@ type Native = fn(&mut Registers);
 /// Legacy instructions: `(text, code)` pairs.
 macro_rules! legacy {
     ($($text:literal)*) => {
-        [$(($text, native!($text, "movups xmm", "movups") as Native)),*]
+        [$(($text, native!($text, "movups", "xmm") as Native)),*]
+    };
+}
+
+/// VEX-encoded ones.
+macro_rules! vex {
+    ($($text:literal)*) => {
+        [$(($text, native!($text, "vmovups", "ymm") as Native)),*]
     };
 }
 
@@ -101,7 +108,7 @@ macro_rules! explicit {
                     "mov r8, rdx; mov edx, ecx; and edx, 31; sub edx, 8; and eax, 31; sub eax, 4; ",
                     $instruction, $operands, $imm
                 ),
-                "movups xmm", "movups"
+                "movups", "xmm"
             ) as Native
         )),*]
     };
@@ -109,6 +116,7 @@ macro_rules! explicit {
 
 // Behind the macros, which they use.
 mod legacy;
+mod vex;
 
 /// Loads registers into the engine's processor.
 fn put(cpu: &mut Cpu, registers: &Registers) {
