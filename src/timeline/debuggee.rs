@@ -21,7 +21,7 @@ impl Debuggee for Timeline {
     }
 
     fn guest_time(&self) -> GuestNs {
-        self.traveller.replayer().world.guest_ns(self.position())
+        self.traveller.replayer().world.guest_time(self.position())
     }
 
     fn cpus(&self) -> usize {
@@ -147,6 +147,6 @@ impl Debuggee for Timeline {
     }
 
     fn last_event(&self) -> Option<(Tick, String)> {
-        self.traveller.replayer().world.last_event()
+        self.traveller.replayer().world.last_event(self.position())
     }
 }
