@@ -6,9 +6,9 @@ use std::sync::Arc;
 use retrovisor::replay::Replayer;
 use retrovisor::trace::{EndReason, Recording};
 
+use crate::linux;
 use crate::support::recording::{events, record_guest, record_linux, snapshot};
 use crate::support::{self, skip};
-use crate::linux;
 
 /// Names the recording to a process of our own that shall replay it.
 const REPLAY: &str = "RETROVISOR_TEST_REPLAY";
@@ -125,7 +125,10 @@ fn the_recorded_linux_does_its_work_and_powers_off() {
     let guest = support::linux().expect("it was recorded already");
     let text = recorded.text();
     assert_eq!(recorded.outcome.reason, EndReason::PowerOff, "{text}");
-    assert!(text.contains(&format!("Linux version {}", guest.version)), "{text}");
+    assert!(
+        text.contains(&format!("Linux version {}", guest.version)),
+        "{text}"
+    );
     for bad in ["Kernel panic", "Oops", "WARNING:", "BUG:", "Call Trace"] {
         assert!(!text.contains(bad), "{bad:?} in:\n{text}");
     }

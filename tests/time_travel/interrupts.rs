@@ -35,7 +35,10 @@ fn interrupted<T>(
         let came_back = Instant::now();
         done.store(true, Ordering::SeqCst);
         let set = watcher.join().unwrap();
-        (answer, set.map(|set| came_back.saturating_duration_since(set)))
+        (
+            answer,
+            set.map(|set| came_back.saturating_duration_since(set)),
+        )
     })
 }
 
@@ -61,18 +64,19 @@ fn every_request_is_interrupted_soon_and_leaves_a_sound_state() {
     };
     let mut seen: Vec<Seen> = Vec::new();
     let mut caught = 0;
-    let mut check = |timeline: &Timeline, from: Tick, to: Tick, took: Option<Duration>, by: &str| {
-        let here = timeline.position();
-        assert!(
-            (from.min(to)..=from.max(to)).contains(&here),
-            "{by} from {from} to {to} was interrupted at {here}"
-        );
-        if let Some(took) = took {
-            caught += 1;
-            assert!(took < SOON, "{by} came back {took:?} after the interrupt");
-        }
-        seen.push(look(timeline, &events, by));
-    };
+    let mut check =
+        |timeline: &Timeline, from: Tick, to: Tick, took: Option<Duration>, by: &str| {
+            let here = timeline.position();
+            assert!(
+                (from.min(to)..=from.max(to)).contains(&here),
+                "{by} from {from} to {to} was interrupted at {here}"
+            );
+            if let Some(took) = took {
+                caught += 1;
+                assert!(took < SOON, "{by} came back {took:?} after the interrupt");
+            }
+            seen.push(look(timeline, &events, by));
+        };
     for round in 0..6 {
         let after = Duration::from_millis(random.u64(0..150));
         seek(&mut timeline, 0);
@@ -109,10 +113,19 @@ fn every_request_is_interrupted_soon_and_leaves_a_sound_state() {
                 (stop.reason, timeline.position()),
                 (StopReason::Stepped, here - 1)
             );
-            check(&timeline, here, here - 1, None, "a step back after an interrupt");
+            check(
+                &timeline,
+                here,
+                here - 1,
+                None,
+                "a step back after an interrupt",
+            );
         }
     }
-    assert!(caught >= 8, "only {caught} requests were interrupted at work");
+    assert!(
+        caught >= 8,
+        "only {caught} requests were interrupted at work"
+    );
     compare_with_forward_run(&recorded.recording, seen);
 }
 

@@ -62,10 +62,13 @@ fn look(timeline: &Timeline, events: &[Event], by: impl Into<String>) -> Seen {
         "last event before tick {tick} reached by {by}"
     );
     let until = events.partition_point(|event| event.tick <= tick);
-    let offset = events[..until].iter().rev().find_map(|event| match event.what {
-        What::Clock { tsc_offset } => Some(tsc_offset),
-        _ => None,
-    });
+    let offset = events[..until]
+        .iter()
+        .rev()
+        .find_map(|event| match event.what {
+            What::Clock { tsc_offset } => Some(tsc_offset),
+            _ => None,
+        });
     assert_eq!(
         timeline.guest_time(),
         tick * 8 + offset.unwrap_or(0),

@@ -75,13 +75,7 @@ fn searches_in_small_guests_find_what_single_ticks_find() {
         }
         for round in 0..6 {
             let (breakpoints, watchpoints) = [(1, 0), (0, 1), (2, 2)][round % 3];
-            let stops = random_stops(
-                &mut random,
-                &instructions,
-                &data,
-                breakpoints,
-                watchpoints,
-            );
+            let stops = random_stops(&mut random, &instructions, &data, breakpoints, watchpoints);
             let mut replayer = plain(&recorded.recording);
             let hits = scan::by_stepping(&mut replayer, &stops, window.1, &interrupts);
             let mut replayer = plain(&recorded.recording);
@@ -121,7 +115,10 @@ fn the_timer_guest_is_walked_from_hit_to_hit_in_both_directions() {
     let mut timeline = Timeline::open(recorded.recording.clone()).unwrap();
     for hit in &hits {
         let stop = timeline.run(Direction::Forward, &stops, &NEVER);
-        assert_eq!((timeline.position(), &stop.reason), (hit.after, &hit.reason));
+        assert_eq!(
+            (timeline.position(), &stop.reason),
+            (hit.after, &hit.reason)
+        );
     }
     let stop = timeline.run(Direction::Forward, &stops, &NEVER);
     assert_eq!(
@@ -197,12 +194,7 @@ fn ram(replayer: &retrovisor::replay::Replayer) -> Vec<u8> {
 }
 
 /// Puts a replay back to where `state` and `ram` were taken.
-fn put_back(
-    replayer: &mut retrovisor::replay::Replayer,
-    tick: Tick,
-    state: &[u8],
-    ram: &[u8],
-) {
+fn put_back(replayer: &mut retrovisor::replay::Replayer, tick: Tick, state: &[u8], ram: &[u8]) {
     for page in 0..replayer.machine.cpu.memory.pages() {
         let content: &[u8; 4096] = ram[page * 4096..][..4096].try_into().unwrap();
         if replayer.machine.cpu.memory.page(page) != content {
@@ -252,7 +244,11 @@ fn searches_in_linux_find_what_single_ticks_find() {
     // Where interrupts come, things go wrong first.
     for _ in 0..4 {
         let at = recording::interrupt_ticks(&recorded.recording);
-        starts.push(at[random.usize(0..at.len())].saturating_sub(TICKS / 2).min(end - TICKS));
+        starts.push(
+            at[random.usize(0..at.len())]
+                .saturating_sub(TICKS / 2)
+                .min(end - TICKS),
+        );
     }
     starts.sort_unstable();
     let mut replayer = plain(&recorded.recording);
