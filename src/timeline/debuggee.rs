@@ -123,7 +123,6 @@ impl Debuggee for Timeline {
                 text("kernel", config.kernel.clone()),
                 text("command line", config.cmdline.clone()),
                 text("memory", format!("{} MiB", config.ram_bytes >> 20)),
-                text("processors", config.cpus.to_string()),
                 text(
                     "recorded by",
                     format!("retrovisor {} ({:?})", config.program, config.accel),

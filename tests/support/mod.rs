@@ -7,6 +7,7 @@
 #![allow(dead_code)]
 
 pub mod recording;
+pub mod vmlinux;
 
 use std::fs;
 use std::io::Write;
