@@ -21,10 +21,7 @@ impl Debuggee for Timeline {
     }
 
     fn guest_time(&self) -> GuestNs {
-        self.travellers[0]
-            .replayer()
-            .world
-            .guest_ns(self.position())
+        self.travellers[0].replayer().world.guest_time(self.position())
     }
 
     fn cpus(&self) -> usize {
@@ -126,7 +123,6 @@ impl Debuggee for Timeline {
                 text("kernel", config.kernel.clone()),
                 text("command line", config.cmdline.clone()),
                 text("memory", format!("{} MiB", config.ram_bytes >> 20)),
-                text("processors", config.cpus.to_string()),
                 text(
                     "recorded by",
                     format!("retrovisor {} ({:?})", config.program, config.accel),
@@ -150,6 +146,6 @@ impl Debuggee for Timeline {
     }
 
     fn last_event(&self) -> Option<(Tick, String)> {
-        self.travellers[0].replayer().world.last_event()
+        self.travellers[0].replayer().world.last_event(self.position())
     }
 }
