@@ -21,14 +21,16 @@ mod environment;
 mod extended;
 mod load_store;
 pub mod registers;
+#[cfg(test)]
+mod tests;
 
 use super::{Lowered, straight};
 use crate::cpu::decode::{Context, Mode};
-use crate::cpu::op::Op;
+use crate::cpu::op::{Op, op_flags};
 use crate::cpu::state::{F80, cr0, seg};
 use crate::cpu::{Abort, Cpu, vector};
 use extended::{Calculator, Widened};
-use iced_x86::{Instruction, MemorySize, Mnemonic};
+use iced_x86::{Instruction, Mnemonic};
 use registers::{INDEFINITE, status};
 
 /// Chooses handlers.
@@ -107,9 +109,7 @@ impl Cpu {
         let unmasked = flags & !self.state.x87.control & status::EXCEPTIONS;
         let prevents = match destination {
             Destination::Register => status::IE | status::DE | status::ZE,
-            Destination::Memory => {
-                status::IE | status::DE | status::ZE | status::OE | status::UE
-            }
+            Destination::Memory => status::IE | status::DE | status::ZE | status::OE | status::UE,
         };
         unmasked & prevents == 0
     }
@@ -118,14 +118,21 @@ impl Cpu {
     /// abort. Gives whether the result is to be stored.
     #[inline(always)]
     fn x87_finish(&mut self, op: &Op, flags: u16, destination: Destination) -> bool {
+        self.state.x87.status &= !status::C1;
+        self.x87_finish_keeping(op, flags, destination)
+    }
+
+    /// Likewise for the few instructions that leave C1 as it is where there is nothing to tell.
+    #[inline(always)]
+    fn x87_finish_keeping(&mut self, op: &Op, flags: u16, destination: Destination) -> bool {
         let mut ip = self.state.rip().wrapping_add(op.offset as u64);
         if self.mode != Mode::Bits64 {
             ip = self.x87_legacy_pointer(ip, seg::CS);
         }
         let x = &mut self.state.x87;
         x.ip = ip;
-        x.status = x.status & !status::C1 | flags;
         if flags & !x.control & status::EXCEPTIONS == 0 {
+            x.status |= flags;
             return true;
         }
         self.x87_unmasked(op, flags, destination)
@@ -133,10 +140,14 @@ impl Cpu {
 
     #[cold]
     #[inline(never)]
-    fn x87_unmasked(&mut self, op: &Op, flags: u16, destination: Destination) -> bool {
-        self.state.x87.status |= status::ES | status::B;
+    fn x87_unmasked(&mut self, op: &Op, mut flags: u16, destination: Destination) -> bool {
+        if flags & !self.state.x87.control & status::DE != 0 {
+            // Found before the operation, which then does not happen.
+            flags &= !(status::OE | status::UE | status::PE | status::C1);
+        }
+        self.state.x87.status |= flags | status::ES | status::B;
         self.state.x87.opcode = op.imm as u16 & 0x7ff;
-        if op.has(crate::cpu::op::op_flags::MEMORY) {
+        if op.has(op_flags::MEMORY) {
             let mut data = self.effective_address(op);
             if self.mode != Mode::Bits64 {
                 data = self.x87_legacy_pointer(data, op.seg as usize);
@@ -173,13 +184,14 @@ impl Cpu {
         }
     }
 
-    /// Ends an instruction that pushes its result.
+    /// Ends an instruction that pushes its result. A denormal operand is loaded even where that is unmasked.
     #[inline(always)]
     fn x87_push(&mut self, op: &Op, value: F80, flags: u16) {
         if !self.state.x87.is_empty(7) {
             return self.x87_stack_overflow(op);
         }
-        if self.x87_finish(op, flags, Destination::Register) {
+        self.x87_finish(op, flags, Destination::Register);
+        if self.x87_stores(flags & !status::DE, Destination::Register) {
             self.state.x87.push(value);
         }
     }
@@ -221,9 +233,15 @@ macro_rules! source {
 }
 source!(Single, u32, "binary32.", |v| Widened::from_single(v));
 source!(Double, u64, "binary64.", |v| Widened::from_double(v));
-source!(Word, u16, "16-bit integer.", |v| Widened::from_integer(v as i16 as i64));
-source!(Short, u32, "32-bit integer.", |v| Widened::from_integer(v as i32 as i64));
-source!(Long, u64, "64-bit integer.", |v| Widened::from_integer(v as i64));
+source!(Word, u16, "16-bit integer.", |v| Widened::from_integer(
+    v as i16 as i64
+));
+source!(Short, u32, "32-bit integer.", |v| Widened::from_integer(
+    v as i32 as i64
+));
+source!(Long, u64, "64-bit integer.", |v| Widened::from_integer(
+    v as i64
+));
 
 /// Picks the instance of a body for the size of a memory operand that is a number (not extended, not decimal).
 macro_rules! by_source {
