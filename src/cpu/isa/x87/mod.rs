@@ -23,6 +23,7 @@ mod load_store;
 pub mod registers;
 #[cfg(test)]
 mod tests;
+mod transcendental;
 
 use super::{Lowered, straight};
 use crate::cpu::decode::{Context, Mode};
@@ -45,6 +46,7 @@ pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
         .or_else(|| compare::lower(context))
         .or_else(|| control::lower(context))
         .or_else(|| environment::lower(context))
+        .or_else(|| transcendental::lower(context))
 }
 
 /// The 11 bits that FOP shows: the lower 3 of the first opcode byte, then the second. `None` where it is no x87
@@ -272,6 +274,11 @@ macro_rules! by_source {
     };
 }
 use by_source;
+
+/// Whether a number is a NaN or unsupported.
+fn is_nan(value: F80) -> bool {
+    extended::Operand::new(value).is_nan()
+}
 
 /// Whether the (first) operand of an instruction is in memory.
 fn has_memory(insn: &Instruction) -> bool {

@@ -137,15 +137,15 @@ impl Calculator {
     }
 }
 
-/// Divides `dividend << shift` (`shift` below 64) by a divisor of at most 65 bits: the lowest 64 bits of the quotient,
-/// and the rest.
-fn divide_shifted(dividend: u128, shift: u32, divisor: u128) -> (u64, u128) {
-    // The rest has at most 65 bits: shifting it by 63 at a time stays within the word.
+/// Divides `dividend << shift` by a divisor: the lowest 64 bits of the quotient, and the rest.
+pub fn divide_shifted(dividend: u128, shift: u32, divisor: u128) -> (u64, u128) {
+    // The rest is below the divisor, and can be shifted until it has as many bits as the word.
+    let room = divisor.leading_zeros();
     let mut quotient = dividend / divisor;
     let mut rest = dividend % divisor;
     let mut left = shift;
     while left > 0 {
-        let step = left.min(63);
+        let step = left.min(room);
         let next = rest << step;
         quotient = quotient << step | next / divisor;
         rest = next % divisor;
