@@ -15,6 +15,13 @@ pub const CODE: u64 = 0x1_0000;
 /// Where tests put data.
 pub const DATA: u64 = 0x8_0000;
 
+/// Linear address of a page behind which there is none.
+pub const EDGE: u64 = 0x20_0000;
+/// Where that page lies.
+pub const EDGE_PHYSICAL: u64 = 0x9_0000;
+/// Where exception handlers would be, 16 bytes apart.
+pub const HANDLERS: u64 = 0xa_0000;
+
 /// A world in which nothing happens.
 pub struct Nothing;
 
@@ -63,13 +70,29 @@ impl World for Nothing {
 
 /// A processor at privilege level 0 in 64-bit mode, RIP at [`CODE`], the stack at the end of memory.
 ///
-/// There is no IDT: an exception leads to a shutdown, with `activity` saying so and the state as it was before.
+/// Exceptions lead to [`HANDLERS`]: see [`vector_taken`]. From [`EDGE`] on, one page is mapped to the memory at
+/// [`EDGE_PHYSICAL`], and the next one is not present.
 pub fn cpu64() -> Box<Cpu> {
     let memory = Memory::new(MEMORY_BYTES).expect("a small memory");
     let mut cpu = Cpu::new(memory, CpuModel::native());
-    // PML4 at 1000h, PDPT at 2000h, one page directory at 3000h with one page of 2 MiB.
-    for (at, entry) in [(0x1000, 0x2003u64), (0x2000, 0x3003), (0x3000, 0x83)] {
-        poke(&mut cpu, at, &entry.to_le_bytes());
+    // PML4, PDPT, page directory, page table.
+    let entries = [
+        (0x1000, 0x2003),
+        (0x2000, 0x3003),
+        (0x3000, 0x83),
+        (0x3008, 0x6003),
+        (0x6000, EDGE_PHYSICAL | 3),
+    ];
+    for (at, entry) in entries {
+        poke(&mut cpu, at, &u64::to_le_bytes(entry));
+    }
+    // Code and data segment.
+    poke(&mut cpu, 0x5008, &0x0020_9b00_0000_0000u64.to_le_bytes());
+    poke(&mut cpu, 0x5010, &0x00cf_9300_0000_ffffu64.to_le_bytes());
+    for vector in 0..32u64 {
+        let target = HANDLERS + 16 * vector;
+        let gate = target & 0xffff | 8 << 16 | 0x8e00 << 32 | (target >> 16) << 48;
+        poke(&mut cpu, 0x4000 + 16 * vector, &gate.to_le_bytes());
     }
     let s = &mut cpu.state;
     s.cr0 = cr0::PE | cr0::MP | cr0::ET | cr0::NE | cr0::WP | cr0::PG;
@@ -84,12 +107,19 @@ pub fn cpu64() -> Box<Cpu> {
     s.seg = [segment(0xc093, 0x10); 6];
     s.seg[seg::CS] = segment(0x809b | rights::L, 8);
     s.seg_base = [0; 8];
-    s.idtr.limit = 0;
+    (s.idtr.base, s.idtr.limit) = (0x4000, 32 * 16 - 1);
+    (s.gdtr.base, s.gdtr.limit) = (0x5000, 23);
     s.gpr[gpr::RIP] = CODE;
     s.gpr[gpr::RSP] = MEMORY_BYTES;
     s.x87.initialise();
     cpu.state_changed();
     cpu
+}
+
+/// The exception that a processor made by [`cpu64`] has just taken.
+pub fn vector_taken(cpu: &Cpu) -> Option<u8> {
+    let distance = cpu.state.rip().wrapping_sub(HANDLERS);
+    (distance < 32 * 16).then_some((distance / 16) as u8)
 }
 
 /// Writes to memory from outside.

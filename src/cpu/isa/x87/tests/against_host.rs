@@ -274,3 +274,36 @@ fn transcendental_results_are_within_a_unit_of_the_hosts() {
 fn unmasked_transcendental_responses_agree_with_the_host() {
     compare(transcendental_instructions(), 20_000, false, true);
 }
+
+/// All in the sizes of 32 and 16 bits, the loading ones also with FNSTENV behind them.
+#[test]
+fn environments_agree_with_the_host() {
+    let mut forms = Vec::new();
+    for prefix in [&[][..], &[0x66][..]] {
+        for form in [[0xd9, 0x22], [0xd9, 0x32], [0xdd, 0x22], [0xdd, 0x32]] {
+            let instruction = [prefix, &form].concat();
+            forms.push(instruction.clone());
+            if form[1] == 0x22 {
+                forms.push([&instruction[..], &[0xd9, 0x32]].concat());
+                forms.push([&instruction[..], &[0x66, 0xd9, 0x32]].concat());
+            }
+        }
+    }
+    let mut bench = Bench::new(forms);
+    let mut random = Random(0x28);
+    for n in 0..bench.instructions().len() {
+        for _ in 0..2000 {
+            let mut before = situation(&mut random, false);
+            before.x87.ip = random.next() >> 17;
+            before.x87.data = random.next() >> 17;
+            before.x87.opcode = random.next() as u16 & 0x7ff;
+            for byte in &mut before.memory {
+                *byte = random.next() as u8;
+            }
+            let host = bench.on_host(n, &before);
+            let ours = bench.on_ours(n, &before);
+            let text = difference(&before, &host, &ours);
+            assert!(text.is_empty(), "{:02x?}:\n{text}", bench.instructions()[n]);
+        }
+    }
+}

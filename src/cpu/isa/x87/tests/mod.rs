@@ -2,6 +2,9 @@
 
 #[cfg(target_arch = "x86_64")]
 mod against_host;
+mod golden;
 #[cfg(target_arch = "x86_64")]
 mod host;
+#[cfg(target_arch = "x86_64")]
 mod operands;
+mod responses;
