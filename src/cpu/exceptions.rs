@@ -62,6 +62,10 @@ impl Cpu {
                 self.state.cr2 = fault.address;
             }
             let saved = self.state;
+            if source == Source::Exception && fault.vector != vector::DB {
+                // What faults is to run again: its frame has RF set (SDM volume 3, 17.3.1.1).
+                self.state.flags.set_other(bits::RF, true);
+            }
             let Err(Abort) = self.deliver(fault.vector, fault.code, source) else {
                 break;
             };
@@ -594,7 +598,9 @@ impl Cpu {
     fn return_flags(&mut self, rflags: u64, bytes: u64, cpl: u8) {
         let mut changed = bits::ARITHMETIC | bits::TF | bits::DF | bits::NT;
         if bytes > 2 {
-            changed |= bits::RF | bits::AC | bits::ID;
+            // RF would be clear again after one instruction, and what it holds off, breakpoints of the
+            // debug registers, is not modelled: it is never set in a running program.
+            changed |= bits::AC | bits::ID;
         }
         if cpl <= self.state.flags.iopl() {
             changed |= bits::IF;

@@ -1,155 +1,162 @@
-//! A processor in 64-bit mode with a little memory, to run single instructions in unit tests.
+//! What tests of instructions need: a processor in 64-bit mode, and a world in which nothing happens.
 
 use super::Cpu;
 use super::cpuid::CpuModel;
 use super::run::Exit;
-use super::state::{Segment, cr0, cr4, efer, gpr, rights, seg};
+use super::state::{Segment, cr0, cr4, efer, gpr, seg};
 use super::world::{Dma, Interrupt, Pending, Wait, World};
 use crate::memory::Memory;
 use crate::tick::Tick;
 
-/// Bytes of memory, all of it mapped one to one.
-pub const MEMORY_BYTES: u64 = 1 << 20;
-/// Where tests put code; page tables lie below.
+/// Where [`execute`] puts code.
 pub const CODE: u64 = 0x1_0000;
-/// Where tests put data.
-pub const DATA: u64 = 0x8_0000;
+/// Where tests may keep data; the page before and the page behind are mapped, too.
+pub const DATA: u64 = 0x2_0000;
+/// The page table of the lowest 2 MiB, in which the pages of RAM are present.
+pub const PAGE_TABLE: u64 = TABLES + 0x3000;
+const TABLES: u64 = 0x8000;
+const IDT: u64 = 0x4000;
+const GDT: u64 = 0x5000;
+/// Exception handlers: a HLT each, 16 bytes apart, in the order of the vectors.
+const HANDLERS: u64 = 0x6000;
+const STACK: u64 = 0x7000;
+const CODE_SELECTOR: u16 = 8;
 
-/// Linear address of a page behind which there is none.
-pub const EDGE: u64 = 0x20_0000;
-/// Where that page lies.
-pub const EDGE_PHYSICAL: u64 = 0x9_0000;
-/// Where exception handlers would be, 16 bytes apart.
-pub const HANDLERS: u64 = 0xa_0000;
+/// A world without devices: a halted processor ends the run.
+pub struct Quiet;
 
-/// A world in which nothing happens.
-pub struct Nothing;
-
-impl World for Nothing {
-    fn pio_read(&mut self, _now: Tick, _cpu: usize, _port: u16, _size: u8) -> u32 {
+impl World for Quiet {
+    fn pio_read(&mut self, _: Tick, _: usize, _: u16, _: u8) -> u32 {
         0
     }
-    fn pio_write(&mut self, _now: Tick, _cpu: usize, _port: u16, _size: u8, _value: u32) {}
-    fn mmio_read(&mut self, _now: Tick, _cpu: usize, _gpa: u64, _size: u8) -> u64 {
+    fn pio_write(&mut self, _: Tick, _: usize, _: u16, _: u8, _: u32) {}
+    fn mmio_read(&mut self, _: Tick, _: usize, _: u64, _: u8) -> u64 {
         0
     }
-    fn mmio_write(&mut self, _now: Tick, _cpu: usize, _gpa: u64, _size: u8, _value: u64) {}
-    fn msr_read(&mut self, _now: Tick, _cpu: usize, _msr: u32) -> Option<u64> {
+    fn mmio_write(&mut self, _: Tick, _: usize, _: u64, _: u8, _: u64) {}
+    fn msr_read(&mut self, _: Tick, _: usize, _: u32) -> Option<u64> {
         None
     }
-    fn msr_write(&mut self, _now: Tick, _cpu: usize, _msr: u32, _value: u64) -> bool {
+    fn msr_write(&mut self, _: Tick, _: usize, _: u32, _: u64) -> bool {
         false
     }
-    fn tsc(&mut self, now: Tick, _cpu: usize) -> u64 {
+    fn tsc(&mut self, now: Tick, _: usize) -> u64 {
         now
     }
-    fn random(&mut self, _now: Tick, _cpu: usize) -> u64 {
+    fn random(&mut self, _: Tick, _: usize) -> u64 {
         0
     }
-    fn tpr_read(&mut self, _now: Tick, _cpu: usize) -> u64 {
+    fn tpr_read(&mut self, _: Tick, _: usize) -> u64 {
         0
     }
-    fn tpr_write(&mut self, _now: Tick, _cpu: usize, _value: u64) {}
-    fn next_stop(&mut self, _now: Tick) -> Tick {
+    fn tpr_write(&mut self, _: Tick, _: usize, _: u64) {}
+    fn next_stop(&mut self, _: Tick) -> Tick {
         Tick::MAX
     }
-    fn poll(&mut self, _now: Tick, _cpu: usize, _dma: &mut Vec<Dma>) -> Pending {
+    fn poll(&mut self, _: Tick, _: usize, _: &mut Vec<Dma>) -> Pending {
         Pending::default()
     }
-    fn interrupt(&mut self, _now: Tick, _cpu: usize, _maskable: bool) -> Option<Interrupt> {
+    fn interrupt(&mut self, _: Tick, _: usize, _: bool) -> Option<Interrupt> {
         None
     }
-    fn wait(&mut self, _now: Tick, _cpu: usize, _interruptible: bool) -> Wait {
+    fn wait(&mut self, _: Tick, _: usize, _: bool) -> Wait {
         Wait::Ended
     }
-    fn ended(&mut self, _now: Tick) -> bool {
+    fn ended(&mut self, _: Tick) -> bool {
         false
     }
-    fn shutdown(&mut self, _now: Tick, _cpu: usize, _why: &str) {}
+    fn shutdown(&mut self, _: Tick, _: usize, why: &str) {
+        panic!("the processor shut down: {why}");
+    }
 }
 
-/// A processor at privilege level 0 in 64-bit mode, RIP at [`CODE`], the stack at the end of memory.
-///
-/// Exceptions lead to [`HANDLERS`]: see [`vector_taken`]. From [`EDGE`] on, one page is mapped to the memory at
-/// [`EDGE_PHYSICAL`], and the next one is not present.
-pub fn cpu64() -> Box<Cpu> {
-    let memory = Memory::new(MEMORY_BYTES).expect("a small memory");
-    let mut cpu = Cpu::new(memory, CpuModel::native());
-    // PML4, PDPT, page directory, page table.
-    let entries = [
-        (0x1000, 0x2003),
-        (0x2000, 0x3003),
-        (0x3000, 0x83),
-        (0x3008, 0x6003),
-        (0x6000, EDGE_PHYSICAL | 3),
-    ];
-    for (at, entry) in entries {
-        poke(&mut cpu, at, &u64::to_le_bytes(entry));
+/// A processor in 64-bit mode at privilege level 0 with SSE and AVX switched on, 1 MiB of RAM mapped one to one, and
+/// handlers of all exceptions that halt.
+pub fn long_mode() -> Box<Cpu> {
+    let mut memory = Memory::new(1 << 20).unwrap();
+    // One table of each level; 512 pages are twice the RAM.
+    memory.write(TABLES, &(TABLES + 0x1000 | 3).to_le_bytes());
+    memory.write(TABLES + 0x1000, &(TABLES + 0x2000 | 3).to_le_bytes());
+    memory.write(TABLES + 0x2000, &(TABLES + 0x3000 | 3).to_le_bytes());
+    for page in 0..256u64 {
+        memory.write(TABLES + 0x3000 + 8 * page, &(page << 12 | 3).to_le_bytes());
     }
-    // Code and data segment.
-    poke(&mut cpu, 0x5008, &0x0020_9b00_0000_0000u64.to_le_bytes());
-    poke(&mut cpu, 0x5010, &0x00cf_9300_0000_ffffu64.to_le_bytes());
+    memory.write(
+        GDT + CODE_SELECTOR as u64,
+        &0x0020_9b00_0000_0000u64.to_le_bytes(),
+    );
     for vector in 0..32u64 {
-        let target = HANDLERS + 16 * vector;
-        let gate = target & 0xffff | 8 << 16 | 0x8e00 << 32 | (target >> 16) << 48;
-        poke(&mut cpu, 0x4000 + 16 * vector, &gate.to_le_bytes());
+        let handler = HANDLERS + 16 * vector;
+        memory.write(handler, &[0xf4]);
+        let gate = handler & 0xffff | (CODE_SELECTOR as u64) << 16 | 0x8e << 40;
+        memory.write(IDT + 16 * vector, &gate.to_le_bytes());
     }
+    let mut cpu = Cpu::new(memory, CpuModel::native());
     let s = &mut cpu.state;
-    s.cr0 = cr0::PE | cr0::MP | cr0::ET | cr0::NE | cr0::WP | cr0::PG;
-    s.cr4 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT;
-    s.cr3 = 0x1000;
-    s.efer = efer::SCE | efer::LME | efer::LMA | efer::NXE;
-    let segment = |rights, selector| Segment {
-        limit: u32::MAX,
-        rights,
-        selector,
+    s.cr0 = cr0::PE | cr0::PG | cr0::ET | cr0::NE | cr0::MP;
+    s.cr3 = TABLES;
+    s.cr4 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::OSXSAVE;
+    s.efer = efer::LME | efer::LMA;
+    s.xcr0 = 7;
+    s.gdtr.base = GDT;
+    s.gdtr.limit = 0xff;
+    s.idtr.base = IDT;
+    s.idtr.limit = 0x1ff;
+    s.seg[seg::CS] = Segment {
+        limit: 0xffff_ffff,
+        rights: 0x209b,
+        selector: CODE_SELECTOR,
     };
-    s.seg = [segment(0xc093, 0x10); 6];
-    s.seg[seg::CS] = segment(0x809b | rights::L, 8);
-    s.seg_base = [0; 8];
-    (s.idtr.base, s.idtr.limit) = (0x4000, 32 * 16 - 1);
-    (s.gdtr.base, s.gdtr.limit) = (0x5000, 23);
-    s.gpr[gpr::RIP] = CODE;
-    s.gpr[gpr::RSP] = MEMORY_BYTES;
-    s.x87.initialise();
+    s.seg_base[seg::CS] = 0;
+    s.gpr[gpr::RSP] = STACK;
     cpu.state_changed();
     cpu
 }
 
-/// The exception that a processor made by [`cpu64`] has just taken.
-pub fn vector_taken(cpu: &Cpu) -> Option<u8> {
-    let distance = cpu.state.rip().wrapping_sub(HANDLERS);
-    (distance < 32 * 16).then_some((distance / 16) as u8)
-}
-
-/// Writes to memory from outside.
-pub fn poke(cpu: &mut Cpu, mut at: u64, mut bytes: &[u8]) {
-    while !bytes.is_empty() {
-        let page = cpu.memory.page_index(at).expect("an address in memory");
-        let offset = (at & 0xfff) as usize;
-        let n = bytes.len().min(4096 - offset);
-        // SAFETY: the piece lies within the page.
-        unsafe {
-            cpu.memory
-                .page_host(page)
-                .add(offset)
-                .copy_from_nonoverlapping(bytes.as_ptr(), n);
-        }
-        cpu.page_replaced(page);
-        bytes = &bytes[n..];
-        at += n as u64;
+/// Runs code until it halts, and gives the vector of the exception that it ended with, if it did. State and memory are
+/// those after the exception was delivered.
+pub fn execute(cpu: &mut Cpu, code: &[u8]) -> Option<u8> {
+    cpu.memory.write(CODE, code);
+    cpu.memory.write(CODE + code.len() as u64, &[0xf4]);
+    cpu.forget_code();
+    cpu.state.set_rip(CODE);
+    cpu.state.activity = super::state::activity::RUNNING;
+    let until = cpu.tick() + 100_000;
+    assert_eq!(cpu.run(&mut Quiet, until, false), Exit::Ended);
+    let rip = cpu.state.rip();
+    if rip == CODE + code.len() as u64 + 1 {
+        return None;
     }
+    assert!(
+        (HANDLERS..HANDLERS + 512).contains(&rip),
+        "halted at {rip:x}"
+    );
+    Some(((rip - 1 - HANDLERS) / 16) as u8)
 }
 
-/// Reads memory from outside; the piece must not cross a page.
-pub fn peek(cpu: &Cpu, at: u64, bytes: &mut [u8]) {
-    let page = cpu.memory.page_index(at).expect("an address in memory");
-    let offset = (at & 0xfff) as usize;
-    bytes.copy_from_slice(&cpu.memory.page(page)[offset..offset + bytes.len()]);
-}
-
-/// Runs one instruction at RIP.
-pub fn step(cpu: &mut Cpu) {
+/// Runs the one instruction at RIP. Gives the vector of the exception that it raised, if it did.
+pub fn step(cpu: &mut Cpu) -> Option<u8> {
     let until = cpu.tick() + 1;
-    assert_eq!(cpu.run(&mut Nothing, until, false), Exit::Tick);
+    assert_eq!(cpu.run(&mut Quiet, until, false), Exit::Tick);
+    let distance = cpu.state.rip().wrapping_sub(HANDLERS);
+    (distance < 512).then_some((distance / 16) as u8)
+}
+
+/// Numbers that look random and are the same in every run (splitmix64).
+pub struct Numbers(pub u64);
+
+impl Numbers {
+    /// The next one.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    /// The next one below a bound.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
 }

@@ -31,7 +31,7 @@ use crate::cpu::op::{Op, op_flags};
 use crate::cpu::state::{F80, cr0, seg};
 use crate::cpu::{Abort, Cpu, vector};
 use extended::{Calculator, Widened};
-use iced_x86::{Instruction, Mnemonic};
+use iced_x86::{Instruction, Mnemonic, Register};
 use registers::{INDEFINITE, status};
 
 /// Chooses handlers.
@@ -41,12 +41,23 @@ pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
     }
     let opcode = opcode(context.bytes, context.mode)?;
     op.imm = opcode as u64;
+    op.aux2 = data_segment(context);
     load_store::lower(context, op)
         .or_else(|| arithmetic::lower(context))
         .or_else(|| compare::lower(context))
         .or_else(|| control::lower(context))
         .or_else(|| environment::lower(context))
         .or_else(|| transcendental::lower(context))
+}
+
+/// The slot of the segment that the offset of a memory operand counts from.
+fn data_segment(context: &Context) -> u8 {
+    match context.insn.memory_segment() {
+        Register::None => seg::NONE as u8,
+        register @ (Register::FS | Register::GS) => register.number() as u8,
+        _ if context.mode == Mode::Bits64 => seg::NONE as u8,
+        register => register.number() as u8,
+    }
 }
 
 /// The 11 bits that FOP shows: the lower 3 of the first opcode byte, then the second. `None` where it is no x87
@@ -149,25 +160,28 @@ impl Cpu {
         }
         self.state.x87.status |= flags | status::ES | status::B;
         self.state.x87.opcode = op.imm as u16 & 0x7ff;
-        if op.has(op_flags::MEMORY) {
-            let mut data = self.effective_address(op);
+        if op.has(op_flags::MEMORY)
+            && let Ok(linear) = self.address(op, 1, false)
+        {
+            let base = self.state.seg_base[op.aux2 as usize];
+            let mut data = linear.wrapping_sub(base);
             if self.mode != Mode::Bits64 {
-                data = self.x87_legacy_pointer(data, op.seg as usize);
+                data = self.x87_legacy_pointer(data, op.aux2 as usize);
             }
             self.state.x87.data = data;
         }
         self.x87_stores(flags, destination)
     }
 
-    /// A pointer to code or data as it is kept outside of 64-bit mode.
+    /// A pointer to code or data, given by its offset in a segment, as it is kept outside of 64-bit mode.
     #[cold]
     fn x87_legacy_pointer(&self, offset: u64, segment: usize) -> u64 {
-        let linear = if self.x87_real_format() {
+        let base = if self.x87_real_format() {
             self.state.seg_base[segment]
         } else {
             0
         };
-        linear.wrapping_add(offset) & 0xffff_ffff
+        base.wrapping_add(offset) & 0xffff_ffff
     }
 
     /// Whether the environment has the format of real mode.

@@ -1,10 +1,11 @@
 //! Every instruction with a defined result, from random states: all registers, flags, memory must agree.
 
 use super::host::{Bench, OPERAND, Situation};
-use super::operands::{Random, operand};
+use super::operands::operand;
 use crate::cpu::flags::bits;
 use crate::cpu::isa::x87::registers::status;
 use crate::cpu::state::{F80, X87};
+use crate::cpu::testing::Numbers;
 use bytemuck::Zeroable;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -37,7 +38,7 @@ fn is_environment(bytes: &[u8]) -> bool {
     matches!(bytes, [0xd9, 0x22 | 0x32] | [0xdd, 0x22 | 0x32])
 }
 
-pub fn situation(random: &mut Random, masked: bool) -> Situation {
+pub fn situation(random: &mut Numbers, masked: bool) -> Situation {
     let mut x87 = X87::zeroed();
     let masks = if masked || random.below(2) == 0 {
         0x3f
@@ -72,7 +73,7 @@ pub fn situation(random: &mut Random, masked: bool) -> Situation {
 }
 
 /// A memory operand: an extended number, a random one, or an edge of one of the shorter formats.
-fn fill_operand(random: &mut Random, memory: &mut [u8; OPERAND]) {
+fn fill_operand(random: &mut Numbers, memory: &mut [u8; OPERAND]) {
     let n = random.next();
     match random.below(6) {
         0 => {
@@ -169,7 +170,7 @@ fn difference(before: &Situation, host: &Situation, ours: &Situation) -> String 
 fn compare(instructions: Vec<Vec<u8>>, count: usize, masked: bool, forgiving: bool) {
     let mut bench = Bench::new(instructions);
     let mut failures: BTreeMap<Vec<u8>, (usize, String)> = BTreeMap::new();
-    let mut random = Random(0x87);
+    let mut random = Numbers(0x87);
     for n in 0..bench.instructions().len() {
         for _ in 0..count {
             let before = situation(&mut random, masked);
@@ -290,7 +291,7 @@ fn environments_agree_with_the_host() {
         }
     }
     let mut bench = Bench::new(forms);
-    let mut random = Random(0x28);
+    let mut random = Numbers(0x28);
     for n in 0..bench.instructions().len() {
         for _ in 0..2000 {
             let mut before = situation(&mut random, false);

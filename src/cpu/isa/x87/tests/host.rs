@@ -52,11 +52,11 @@ fn host_code(instruction: &[u8]) -> (Vec<u8>, usize) {
 impl Bench {
     pub fn new(instructions: Vec<Vec<u8>>) -> Bench {
         let mut map = MmapMut::map_anon(instructions.len() * SLOT).expect("memory for code");
-        let mut cpu = testing::cpu64();
+        let mut cpu = testing::long_mode();
         for (n, instruction) in instructions.iter().enumerate() {
             let (code, _) = host_code(instruction);
             map[n * SLOT..n * SLOT + code.len()].copy_from_slice(&code);
-            testing::poke(&mut cpu, CODE + (n * SLOT) as u64, instruction);
+            cpu.memory.write(CODE + (n * SLOT) as u64, instruction);
         }
         Bench {
             instructions,
@@ -99,7 +99,7 @@ impl Bench {
     pub fn on_ours(&mut self, n: usize, before: &Situation) -> Situation {
         let ip = CODE + (n * SLOT) as u64;
         let cpu = &mut self.cpu;
-        testing::poke(cpu, DATA, &before.memory);
+        cpu.memory.write(DATA, &before.memory);
         let s = &mut cpu.state;
         s.gpr[gpr::RIP] = ip;
         s.gpr[gpr::RDX] = DATA;
@@ -115,7 +115,7 @@ impl Bench {
         }
         assert_eq!(cpu.state.rip(), end, "{name:02x?}");
         let mut after = *before;
-        testing::peek(cpu, DATA, &mut after.memory);
+        cpu.memory.read(DATA, &mut after.memory);
         after.x87 = cpu.state.x87;
         after.x87.ip = relative(after.x87.ip, ip);
         after.x87.data = relative(after.x87.data, DATA);

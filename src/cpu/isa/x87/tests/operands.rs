@@ -1,23 +1,7 @@
-//! Numbers that make trouble, and a generator of more of them.
+//! Operands that make trouble, and a generator of more of them.
 
 use crate::cpu::state::F80;
-
-/// Pseudo-random numbers (splitmix64): the same in every run.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-}
+use crate::cpu::testing::Numbers;
 
 /// Exponent and significand of the edges, without sign.
 pub const EDGES: &[(u16, u64)] = &[
@@ -67,7 +51,7 @@ pub const EDGES: &[(u16, u64)] = &[
 ];
 
 /// An operand: an edge, or a number of a random kind.
-pub fn operand(random: &mut Random) -> F80 {
+pub fn operand(random: &mut Numbers) -> F80 {
     let sign = (random.next() as u16) << 15;
     let (exponent, mantissa) = match random.below(16) {
         0..=4 => EDGES[random.below(EDGES.len() as u64) as usize],
@@ -86,7 +70,7 @@ pub fn operand(random: &mut Random) -> F80 {
 }
 
 /// A normalised significand, often with few bits set or clear, or just beside a tie of some precision.
-fn mantissa(random: &mut Random) -> u64 {
+fn mantissa(random: &mut Numbers) -> u64 {
     let top = 1u64 << 63;
     let n = random.next();
     match random.below(8) {

@@ -2,24 +2,29 @@
 
 use crate::cpu::isa::x87::registers::status;
 use crate::cpu::state::{F80, Segment, cr0, gpr, seg};
-use crate::cpu::testing::{self, CODE, DATA, EDGE, EDGE_PHYSICAL};
+use crate::cpu::testing::{CODE, DATA, PAGE_TABLE, Quiet, long_mode, step};
 use crate::cpu::{Cpu, vector};
 
 const ONE: F80 = F80::new(0x3fff, 1 << 63);
 
-/// Runs one instruction in a processor with RDX = DATA, prepared by `prepare`.
-fn run(instruction: &[u8], prepare: impl Fn(&mut Cpu)) -> Box<Cpu> {
-    let mut cpu = testing::cpu64();
-    testing::poke(&mut cpu, CODE, instruction);
+/// The first address that is not mapped: the end of RAM.
+const EDGE: u64 = 0x10_0000;
+
+/// A processor with code, with RDX = DATA, and prepared by `prepare`.
+fn processor(code: &[u8], prepare: impl Fn(&mut Cpu)) -> Box<Cpu> {
+    let mut cpu = long_mode();
+    cpu.memory.write(CODE, code);
+    cpu.state.set_rip(CODE);
     cpu.state.gpr[gpr::RDX] = DATA;
+    cpu.state.x87.initialise();
     prepare(&mut cpu);
     cpu.state_changed();
-    testing::step(&mut cpu);
     cpu
 }
 
+/// The exception that an instruction raises.
 fn vector_of(instruction: &[u8], prepare: impl Fn(&mut Cpu)) -> Option<u8> {
-    testing::vector_taken(&run(instruction, prepare))
+    step(&mut processor(instruction, prepare))
 }
 
 const WAIT: &[u8] = &[0x9b];
@@ -62,22 +67,35 @@ fn a_pending_exception_is_raised_by_what_waits() {
 
 #[test]
 fn a_division_by_zero_is_reported_at_the_next_instruction_with_its_pointers() {
-    let mut cpu = testing::cpu64();
     // fdiv dword [rdx+4]; fnstsw ax; wait
-    testing::poke(&mut cpu, CODE, &[0xd8, 0x72, 0x04, 0xdf, 0xe0, 0x9b]);
-    cpu.state.gpr[gpr::RDX] = DATA;
-    cpu.state.x87.push(ONE);
-    cpu.state.x87.set_control(0x37b);
-    testing::step(&mut cpu);
-    assert_eq!(testing::vector_taken(&cpu), None);
+    let code = [0xd8, 0x72, 0x04, 0xdf, 0xe0, 0x9b];
+    let mut cpu = processor(&code, |cpu| {
+        cpu.state.x87.push(ONE);
+        cpu.state.x87.set_control(0x37b);
+    });
+    assert_eq!(step(&mut cpu), None);
     let x = cpu.state.x87;
     assert_eq!(x.st(0), ONE);
     assert_eq!((x.ip, x.data, x.opcode), (CODE, DATA + 4, 0x072));
-    testing::step(&mut cpu);
+    assert_eq!(step(&mut cpu), None);
     let expected = status::ZE | status::ES | status::B | 7 << status::TOP_SHIFT;
     assert_eq!(cpu.state.gpr[gpr::RAX] as u16, expected);
-    testing::step(&mut cpu);
-    assert_eq!(testing::vector_taken(&cpu), Some(vector::MF));
+    assert_eq!(step(&mut cpu), Some(vector::MF));
+}
+
+#[test]
+fn the_data_pointer_is_an_offset_in_its_segment() {
+    // fdiv dword gs:[rdx]; a32 fdiv dword gs:[edx]
+    for code in [&[0x65, 0xd8, 0x32][..], &[0x67, 0x65, 0xd8, 0x32]] {
+        let mut cpu = processor(code, |cpu| {
+            cpu.state.seg_base[seg::GS] = DATA - 0x800;
+            cpu.state.gpr[gpr::RDX] = 0x880;
+            cpu.state.x87.push(ONE);
+            cpu.state.x87.set_control(0x37b);
+        });
+        assert_eq!(step(&mut cpu), None);
+        assert_eq!(cpu.state.x87.data, 0x880);
+    }
 }
 
 #[test]
@@ -124,33 +142,26 @@ fn a_page_fault_leaves_everything_as_it_was() {
         &[0xd8, 0x02],
     ];
     for instruction in stores.iter().chain(loads) {
-        let prepare = |cpu: &mut Cpu| {
-            testing::poke(cpu, EDGE_PHYSICAL + 0xfe0, &[0x5a; 32]);
-            cpu.state.gpr[gpr::RDX] = EDGE + 0x1000 - 2;
+        let mut cpu = processor(instruction, |cpu| {
+            cpu.memory.write(EDGE - 32, &[0x5a; 32]);
+            cpu.state.gpr[gpr::RDX] = EDGE - 2;
             // What is stored is not exact, so that a flag would be raised.
             cpu.state.x87.push(F80::new(0x3ffe, u64::MAX));
             cpu.state.x87.ip = 0x1234;
-        };
-        let mut before = testing::cpu64();
-        prepare(&mut before);
-        let after = run(instruction, prepare);
-        assert_eq!(
-            testing::vector_taken(&after),
-            Some(vector::PF),
-            "{instruction:02x?}"
-        );
-        assert_eq!(after.state.cr2, EDGE + 0x1000);
-        assert_eq!(after.state.x87, before.state.x87, "{instruction:02x?}");
+        });
+        let before = cpu.state.x87;
+        assert_eq!(step(&mut cpu), Some(vector::PF), "{instruction:02x?}");
+        assert_eq!(cpu.state.cr2, EDGE);
+        assert_eq!(cpu.state.x87, before, "{instruction:02x?}");
         let mut memory = [0; 32];
-        testing::peek(&after, EDGE_PHYSICAL + 0xfe0, &mut memory);
+        cpu.memory.read(EDGE - 32, &mut memory);
         assert_eq!(memory, [0x5a; 32], "{instruction:02x?}");
     }
 }
 
 /// A processor in real mode with its code at CODE and its data at DATA.
 fn real_mode(code: &[u8]) -> Box<Cpu> {
-    let mut cpu = testing::cpu64();
-    testing::poke(&mut cpu, CODE, code);
+    let mut cpu = processor(code, |_| ());
     let s = &mut cpu.state;
     s.cr0 = cr0::ET | cr0::NE;
     s.efer = 0;
@@ -176,21 +187,21 @@ fn real_mode_environments_hold_linear_addresses() {
     cpu.state.x87.push(ONE);
     cpu.state.x87.set_control(0x37b);
     for _ in 0..3 {
-        testing::step(&mut cpu);
+        assert_eq!(step(&mut cpu), None);
     }
     let mut narrow = [0; 14];
-    testing::peek(&cpu, DATA + 0x100, &mut narrow);
+    cpu.memory.read(DATA + 0x100, &mut narrow);
     let narrow: Vec<u16> = narrow
         .as_chunks()
         .0
         .iter()
         .map(|&b| u16::from_le_bytes(b))
         .collect();
-    // Control, status (ZE, TOP = 7, ES, B), tag, then 10000h with opcode 036h, and 80204h.
-    let expected = [0x37b, 0xb884, 0x3fff, 0x0000, 0x1036, 0x0204, 0x8000];
+    // Control, status (ZE, TOP = 7, ES, B), tag, then 10000h with opcode 036h, and 20204h.
+    let expected = [0x37b, 0xb884, 0x3fff, 0x0000, 0x1036, 0x0204, 0x2000];
     assert_eq!(narrow, expected);
     let mut wide = [0; 28];
-    testing::peek(&cpu, DATA + 0x120, &mut wide);
+    cpu.memory.read(DATA + 0x120, &mut wide);
     let wide: Vec<u32> = wide
         .as_chunks()
         .0
@@ -205,7 +216,7 @@ fn real_mode_environments_hold_linear_addresses() {
         0xffff_0000,
         0x0000_1036,
         0xffff_0204,
-        0x0000_8000,
+        0x0000_2000,
     ];
     assert_eq!(wide, expected);
 }
@@ -234,11 +245,11 @@ fn real_mode_environments_are_loaded_as_they_were_stored() {
         cpu.state.x87.set_st(7, ONE);
         // R7 will be ST(0).
         cpu.state.x87.r[7] = ONE;
-        testing::poke(&mut cpu, DATA, bytes);
-        testing::step(&mut cpu);
-        testing::step(&mut cpu);
+        cpu.memory.write(DATA, bytes);
+        assert_eq!(step(&mut cpu), None);
+        assert_eq!(step(&mut cpu), None);
         let mut stored = vec![0; bytes.len()];
-        testing::peek(&cpu, DATA + 0x100, &mut stored);
+        cpu.memory.read(DATA + 0x100, &mut stored);
         assert_eq!(stored, bytes);
     }
 }
@@ -246,11 +257,13 @@ fn real_mode_environments_are_loaded_as_they_were_stored() {
 #[test]
 fn mmio_operands_are_stored_once_the_tick_is_exact() {
     // A block of several instructions, of which the second stores outside of RAM.
-    let mut cpu = testing::cpu64();
-    testing::poke(&mut cpu, CODE, &[0xd9, 0xe8, 0xdb, 0x3a, 0xd9, 0xee]);
-    cpu.state.gpr[gpr::RDX] = testing::MEMORY_BYTES + 0x100;
+    let mut cpu = processor(&[0xd9, 0xe8, 0xdb, 0x3a, 0xd9, 0xee], |cpu| {
+        let entry = PAGE_TABLE + 8 * (EDGE >> 12);
+        cpu.memory.write(entry, &(EDGE | 3).to_le_bytes());
+        cpu.state.gpr[gpr::RDX] = EDGE + 0x100;
+    });
     let until = cpu.tick() + 3;
-    cpu.run(&mut testing::Nothing, until, false);
+    cpu.run(&mut Quiet, until, false);
     assert_eq!(cpu.state.rip(), CODE + 6);
     assert_eq!(cpu.state.x87.top(), 7);
     assert_eq!(cpu.state.x87.st(0), F80::new(0, 0));

@@ -1,0 +1,253 @@
+//! What must be equal, and how a difference is shown.
+
+use crate::case::{Case, End, Outcome, VectorState};
+use crate::generate::decode;
+use iced_x86::{Code, FastFormatter, Instruction, Mnemonic, RflagsBits};
+use std::fmt::Write;
+
+/// What the manuals leave open after an instruction, and which the comparison therefore leaves out.
+#[derive(Clone, Copy, Default)]
+pub struct Open {
+    /// Arithmetic flags.
+    pub flags: u64,
+    /// General registers, a bit each.
+    pub registers: u32,
+    /// The result may lie anywhere: only the end is compared.
+    pub memory: bool,
+}
+
+/// iced's flag bits as bits of RFLAGS.
+pub fn rflags(bits: u32) -> u64 {
+    [
+        (RflagsBits::CF, 0),
+        (RflagsBits::PF, 2),
+        (RflagsBits::AF, 4),
+        (RflagsBits::ZF, 6),
+        (RflagsBits::SF, 7),
+        (RflagsBits::DF, 10),
+        (RflagsBits::OF, 11),
+    ]
+    .into_iter()
+    .filter(|(bit, _)| bits & bit != 0)
+    .map(|(_, at)| 1 << at)
+    .sum()
+}
+
+/// What an instruction leaves open.
+pub fn open(insn: &Instruction, case: &Case) -> Open {
+    let mut open = Open {
+        flags: rflags(insn.rflags_undefined()),
+        ..Open::default()
+    };
+    let count = case.input.gpr[1] as u32 & 31;
+    match insn.mnemonic() {
+        // Wider than the operand: the SDM leaves the result open, and processors differ.
+        Mnemonic::Shld | Mnemonic::Shrd if insn.op1_register().size() == 2 => {
+            let by = if insn.op_count() == 3 && insn.op2_kind() != iced_x86::OpKind::Register {
+                insn.immediate8() as u32 & 31
+            } else {
+                count
+            };
+            if by > 16 {
+                open.registers = 1 << insn.op0_register().number();
+                open.memory = true;
+                open.flags = 0x8d5;
+            }
+        }
+        _ => {}
+    }
+    open
+}
+
+/// A difference, in words; nothing if there is none.
+pub fn differences(native: &Outcome, engine: &Outcome, open: Open) -> Vec<String> {
+    let mut out = Vec::new();
+    if native.end != engine.end {
+        out.push(format!(
+            "end: host {}, engine {}",
+            end(&native.end),
+            end(&engine.end)
+        ));
+    }
+    let (n, e) = (&native.registers, &engine.registers);
+    for (i, name) in NAMES.iter().enumerate() {
+        if n.gpr[i] != e.gpr[i] && open.registers >> i & 1 == 0 {
+            out.push(format!(
+                "{name}: host {:016x}, engine {:016x}",
+                n.gpr[i], e.gpr[i]
+            ));
+        }
+    }
+    let flags = !open.flags;
+    if (n.rflags ^ e.rflags) & flags != 0 {
+        out.push(format!(
+            "rflags: host {}, engine {} (left open: {})",
+            flag_names(n.rflags),
+            flag_names(e.rflags),
+            flag_names(open.flags)
+        ));
+    }
+    for (name, n, e) in [
+        ("fs base", n.fs_base, e.fs_base),
+        ("gs base", n.gs_base, e.gs_base),
+    ] {
+        if n != e {
+            out.push(format!("{name}: host {n:016x}, engine {e:016x}"));
+        }
+    }
+    vector_differences(&n.vector, &e.vector, &mut out);
+    out
+}
+
+const NAMES: [&str; 16] = [
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
+    "r14", "r15",
+];
+
+fn vector_differences(n: &VectorState, e: &VectorState, out: &mut Vec<String>) {
+    for i in 0..16 {
+        if n.ymm(i) != e.ymm(i) {
+            out.push(format!(
+                "ymm{i}: host {}\n        engine {}",
+                ymm(n.ymm(i)),
+                ymm(e.ymm(i))
+            ));
+        }
+    }
+    if n.mxcsr() != e.mxcsr() {
+        out.push(format!(
+            "mxcsr: host {:04x}, engine {:04x}",
+            n.mxcsr(),
+            e.mxcsr()
+        ));
+    }
+    for (name, at) in [("x87 control", 0), ("x87 status", 2)] {
+        if n.word(at) != e.word(at) {
+            out.push(format!(
+                "{name}: host {:04x}, engine {:04x}",
+                n.word(at),
+                e.word(at)
+            ));
+        }
+    }
+    if n.0[4] != e.0[4] {
+        out.push(format!(
+            "x87 registers in use: host {:08b}, engine {:08b}",
+            n.0[4], e.0[4]
+        ));
+    }
+    for i in 0..8 {
+        if n.st(i) != e.st(i) {
+            let (a, b) = (n.st(i), e.st(i));
+            out.push(format!(
+                "st{i}: host {:04x}:{:016x}, engine {:04x}:{:016x}",
+                a.1, a.0, b.1, b.0
+            ));
+        }
+    }
+}
+
+fn ymm(value: [u64; 4]) -> String {
+    format!(
+        "{:016x}_{:016x}_{:016x}_{:016x}",
+        value[3], value[2], value[1], value[0]
+    )
+}
+
+fn end(end: &End) -> String {
+    match *end {
+        End::Exit(n) => format!("exit {n}"),
+        End::Fault {
+            vector,
+            code,
+            cr2,
+            rip,
+        } => format!("exception {vector} (code {code:#x}, cr2 {cr2:#x}) at {rip:#x}"),
+        End::Lost(rip) => format!("still at {rip:#x}"),
+    }
+}
+
+/// The flags of a value of RFLAGS by name.
+pub fn flag_names(rflags: u64) -> String {
+    let mut out = String::new();
+    for (bit, name) in [
+        (11, "O"),
+        (10, "D"),
+        (7, "S"),
+        (6, "Z"),
+        (4, "A"),
+        (2, "P"),
+        (0, "C"),
+        (16, "RF"),
+        (18, "AC"),
+    ] {
+        out.push_str(if rflags >> bit & 1 != 0 { name } else { "-" });
+    }
+    let _ = write!(out, "[{rflags:x}]");
+    out
+}
+
+/// One readable block: what ran, with which operands, and what differed.
+pub fn block(title: &str, case: &Case, differences: &[String]) -> String {
+    let mut out = format!("== {title}\n");
+    let mut formatter = FastFormatter::new();
+    formatter.options_mut().set_use_hex_prefix(true);
+    for (address, bytes) in &case.code {
+        let mut at = *address;
+        let mut rest = &bytes[..];
+        let mut shown = 0;
+        while !rest.is_empty() && shown < 48 {
+            let insn = decode(rest, at);
+            let mut text = String::new();
+            formatter.format(&insn, &mut text);
+            let hex: String = rest[..insn.len()]
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            let _ = writeln!(out, "   {at:x}: {hex:<22} {text}");
+            if insn.code() == Code::INVALID {
+                break;
+            }
+            at += insn.len() as u64;
+            rest = &rest[insn.len()..];
+            shown += 1;
+        }
+    }
+    let input = &case.input;
+    for (row, names) in NAMES.chunks(4).enumerate() {
+        out.push_str("  ");
+        for (i, name) in names.iter().enumerate() {
+            let _ = write!(out, " {name}={:016x}", input.gpr[4 * row + i]);
+        }
+        out.push('\n');
+    }
+    let _ = writeln!(
+        out,
+        "   rflags={} mxcsr={:04x} x87 control={:04x} status={:04x} stepped={} cold={}",
+        flag_names(input.rflags),
+        input.vector.mxcsr(),
+        input.vector.word(0),
+        input.vector.word(2),
+        case.stepped,
+        case.cold
+    );
+    for (at, bytes) in &case.pokes {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let _ = writeln!(out, "   memory {at:x}: {hex}");
+    }
+    for (address, bytes) in &case.code {
+        let insn = decode(bytes, *address);
+        for n in 0..insn.op_count() {
+            let register = insn.op_register(n);
+            if register.is_xmm() || register.is_ymm() {
+                let value = ymm(input.vector.ymm(register.number()));
+                let _ = writeln!(out, "   ymm{}={value}", register.number());
+            }
+        }
+        break;
+    }
+    for difference in differences {
+        let _ = writeln!(out, "   -> {difference}");
+    }
+    out
+}
