@@ -15,7 +15,7 @@ pub const MXCSR_MASK: u32 = 0xffff;
 /// Bytes of the legacy area up to the end of the XMM registers.
 const AREA: usize = 416;
 /// Its whole size.
-const AREA_WHOLE: usize = 512;
+pub(super) const AREA_WHOLE: usize = 512;
 /// Where the XMM registers begin.
 const XMM: usize = 160;
 
@@ -68,7 +68,7 @@ fn emms(cpu: &mut Cpu, _op: &Op) -> Result<(), Abort> {
 }
 
 /// Writes the x87 part of the area: the first 24 bytes and the registers in the order of the stack.
-fn put_x87(x87: &X87, long: bool, area: &mut [u8; AREA_WHOLE]) {
+pub(super) fn put_x87(x87: &X87, long: bool, area: &mut [u8; AREA_WHOLE]) {
     area[0..2].copy_from_slice(&x87.control.to_le_bytes());
     area[2..4].copy_from_slice(&x87.status.to_le_bytes());
     area[4..6].copy_from_slice(&(x87.abridged_tag() as u16).to_le_bytes());
@@ -92,7 +92,7 @@ fn word(area: &[u8; AREA_WHOLE], at: usize) -> u16 {
     u16::from_le_bytes([area[at], area[at + 1]])
 }
 
-fn quad(area: &[u8; AREA_WHOLE], at: usize) -> u64 {
+pub(super) fn quad(area: &[u8; AREA_WHOLE], at: usize) -> u64 {
     u64::from(word(area, at))
         | u64::from(word(area, at + 2)) << 16
         | u64::from(word(area, at + 4)) << 32
@@ -101,7 +101,7 @@ fn quad(area: &[u8; AREA_WHOLE], at: usize) -> u64 {
 
 /// Reads it back. Bits of the control and status word that do not exist are dropped, and selectors are not loaded, as
 /// CPUID says (leaf 7, EBX bit 13).
-fn take_x87(x87: &mut X87, long: bool, area: &[u8; AREA_WHOLE]) {
+pub(super) fn take_x87(x87: &mut X87, long: bool, area: &[u8; AREA_WHOLE]) {
     x87.set_control(word(area, 0));
     x87.set_status(word(area, 2));
     x87.opcode = word(area, 6) & 0x7ff;
@@ -157,14 +157,14 @@ fn fxsave<const LONG: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
 }
 
 /// Stores whole pieces of 16 bytes. `check_write` has found that they will not fault.
-fn write_area(cpu: &mut Cpu, address: u64, bytes: &[u8]) -> Result<(), Abort> {
+pub(super) fn write_area(cpu: &mut Cpu, address: u64, bytes: &[u8]) -> Result<(), Abort> {
     for (n, piece) in bytes.as_chunks::<16>().0.iter().enumerate() {
         cpu.write(address.wrapping_add(16 * n as u64), *piece)?;
     }
     Ok(())
 }
 
-fn read_area(cpu: &mut Cpu, address: u64, bytes: &mut [u8]) -> Result<(), Abort> {
+pub(super) fn read_area(cpu: &mut Cpu, address: u64, bytes: &mut [u8]) -> Result<(), Abort> {
     for (n, piece) in bytes.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         *piece = cpu.read(address.wrapping_add(16 * n as u64))?;
     }
