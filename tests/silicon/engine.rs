@@ -73,7 +73,7 @@ impl World for Nothing {
     fn interrupt(&mut self, _: Tick, _: usize, _: bool) -> Option<Interrupt> {
         None
     }
-    fn wait(&mut self, _: Tick, _: usize) -> Wait {
+    fn wait(&mut self, _: Tick, _: usize, _: bool) -> Wait {
         Wait::Ended
     }
     fn ended(&mut self, _: Tick) -> bool {
