@@ -1,12 +1,13 @@
 //! Measures the choices of this crate on real RAM: `cargo run --profile quick --example measure -- IMAGE…`, where the images
 //! are dumps of one machine's RAM one after the other (QEMU: `pmemsave`).
 //!
-//! Prints what chunks of several sizes and levels cost and gain, and how fast the store adds and reads.
+//! Prints what chunks of several sizes and levels cost and gain, how fast the store adds and reads, and what a cache
+//! costs: of these images, and of a made-up long recording.
 
-use checkpoints::{Config, PAGE_BYTES, Page, Store};
+use checkpoints::{CacheConfig, Config, PAGE_BYTES, Page, Store};
 use std::error::Error;
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let images: Vec<Vec<u8>> = std::env::args()
@@ -41,6 +42,92 @@ fn main() -> Result<(), Box<dyn Error>> {
     for budget_mib in [2048, 64] {
         store(&changed, budget_mib << 20)?;
     }
+    cache(
+        "of the images",
+        changed.iter().map(|pages| pages.iter().copied()),
+    )?;
+    long_recording(&pages)
+}
+
+/// 300 checkpoints: 1 GiB that is touched first, and then 2,000 pages each time, of which all but a few bytes are
+/// as they were.
+fn long_recording(samples: &[&Page]) -> Result<(), Box<dyn Error>> {
+    const TOUCHED: u64 = 262_144;
+    let page = |number: u64, tick: u64| {
+        let mut page = *samples[(number % samples.len() as u64) as usize];
+        page[..8].copy_from_slice(&number.to_le_bytes());
+        page[2048..2056].copy_from_slice(&tick.to_le_bytes());
+        page
+    };
+    cache(
+        "of a long recording",
+        (0..300u64).map(|tick| {
+            let count = if tick == 0 { TOUCHED } else { 2000 };
+            let pages = (0..count).map(move |i| (tick * 1999 + i * 61) % TOUCHED);
+            pages.map(move |number| (number, &*Box::leak(Box::new(page(number, tick)))))
+        }),
+    )
+}
+
+/// Writes a cache, opens it again and restores the last checkpoint.
+fn cache<'a, P: Iterator<Item = (u64, &'a Page)>>(
+    name: &str,
+    checkpoints: impl Iterator<Item = P>,
+) -> Result<(), Box<dyn Error>> {
+    let path = std::env::temp_dir().join(format!("measure-{}.rvx", std::process::id()));
+    let cache = CacheConfig {
+        path: path.clone(),
+        identity: [0; 32],
+        bytes_max: u64::MAX,
+    };
+    let config = Config {
+        memory_budget_bytes: 512 << 20,
+        ..Config::default()
+    };
+    let (store, _) = Store::with_cache(&config, &cache)?;
+    let mut last = 0;
+    let (mut adding, mut added) = (Duration::ZERO, 0);
+    for (tick, pages) in (0u64..).zip(checkpoints) {
+        let pages: Vec<_> = pages.collect();
+        let start = Instant::now();
+        store.add(
+            tick,
+            tick.checked_sub(1),
+            vec![0; 4096],
+            pages.iter().copied(),
+        )?;
+        store.persist(tick)?;
+        adding += start.elapsed();
+        added += pages.len();
+        last = tick;
+    }
+    let start = Instant::now();
+    store.finish_cache();
+    println!(
+        "\ncache {name}: {added} pages added in {:.0} ms, finished after {:.0} ms\n{:?}",
+        adding.as_secs_f64() * 1e3,
+        start.elapsed().as_secs_f64() * 1e3,
+        store.stats()
+    );
+    drop(store);
+    let start = Instant::now();
+    let (store, opened) = Store::with_cache(&config, &cache)?;
+    println!(
+        "{opened:?} in {:.1} ms",
+        start.elapsed().as_secs_f64() * 1e3
+    );
+    let numbers = store.pages_at(last)?;
+    let start = Instant::now();
+    store.read_pages(last, &numbers, |_, _, page| {
+        black_box(page);
+    })?;
+    let took = start.elapsed().as_secs_f64();
+    println!(
+        "restored {} pages, {:.2} µs/page",
+        numbers.len(),
+        took * 1e6 / numbers.len() as f64
+    );
+    std::fs::remove_file(path)?;
     Ok(())
 }
 

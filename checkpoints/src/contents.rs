@@ -6,9 +6,11 @@
 
 use crate::chunk::{Packed, Shape};
 use crate::scratch::Extent;
-use crate::{PAGE_BYTES, Page, PageVersion};
-use rustc_hash::FxHashMap;
+use crate::{CHUNK_PAGES, PAGE_BYTES, Page, PageVersion};
+use hashbrown::HashTable;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 mod filing;
@@ -27,13 +29,32 @@ impl ContentId {
 /// Names a chunk. Never used twice.
 pub(crate) type ChunkId = u64;
 
+/// A place in a chunk: there are many contents, so it is kept in eight bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Spot(NonZeroU64);
+
+impl Spot {
+    fn new(chunk: ChunkId, index: u8) -> Spot {
+        // Chunks are numbered from 1; 2^56 of them are not made in a lifetime.
+        Spot(NonZeroU64::new(chunk << 8 | u64::from(index)).expect("chunks are numbered from 1"))
+    }
+
+    fn chunk(self) -> ChunkId {
+        self.0.get() >> 8
+    }
+
+    fn index(self) -> u8 {
+        self.0.get() as u8
+    }
+}
+
 struct Content {
     version: PageVersion,
     /// How many versions of pages have this content. 0: the place is free.
     references: u32,
     raw: Option<Arc<Page>>,
-    /// The chunk that holds it, and where in it.
-    chunk: Option<(ChunkId, u8)>,
+    /// Where it is once it is compressed.
+    spot: Option<Spot>,
     /// What it is told by its difference to, with a reference to that; zero: it is told whole.
     base: ContentId,
     /// 1 + its number in the cache file; 0: it is not there.
@@ -50,7 +71,7 @@ impl Content {
             version,
             references: 1,
             raw,
-            chunk: None,
+            spot: None,
             base: ContentId::ZERO,
             filed: 0,
             settled: false,
@@ -61,8 +82,8 @@ impl Content {
 
 struct Chunk {
     shape: Shape,
-    /// Who is in it, in order. A member that has died may be another content by now: compare its `chunk`.
-    members: Box<[ContentId]>,
+    /// Who is in it, in order. A member that has died may be another content by now: compare its `spot`.
+    members: [ContentId; CHUNK_PAGES],
     /// How many members still live here.
     live: u32,
     memory: Option<Arc<[u8]>>,
@@ -121,7 +142,7 @@ pub(crate) struct Pressed {
 pub(crate) struct Contents {
     items: Vec<Content>,
     free: Vec<ContentId>,
-    by_version: FxHashMap<PageVersion, ContentId>,
+    by_version: HashTable<ContentId>,
     chunks: FxHashMap<ChunkId, Chunk>,
     next_chunk: ChunkId,
     /// The content that the page had before, for contents that are raw only: a base, if it still lives when it is
@@ -147,10 +168,10 @@ impl Contents {
         Contents {
             items: vec![Content::new(PageVersion::ZERO, None)],
             free: Vec::new(),
-            by_version: FxHashMap::default(),
+            by_version: HashTable::new(),
             chunks: FxHashMap::default(),
             hints: FxHashMap::default(),
-            next_chunk: 0,
+            next_chunk: 1,
             raw_queue: VecDeque::new(),
             memory_queue: VecDeque::new(),
             cached_queue: VecDeque::new(),
@@ -175,34 +196,54 @@ impl Contents {
         if version == PageVersion::ZERO {
             return ContentId::ZERO;
         }
-        if let Some(&id) = self.by_version.get(&version) {
+        if let Some(id) = self.known(version) {
             self.item_mut(id).references += 1;
             return id;
         }
         let raw = Some(self.copy_of(page));
         self.raw_pages += 1;
         let id = self.place(Content::new(version, raw));
+        self.register(id);
         self.raw_queue.push_back(id);
+        self.tidy();
         id
     }
 
     fn place(&mut self, content: Content) -> ContentId {
-        let version = content.version;
-        let id = match self.free.pop() {
-            Some(id) => {
-                *self.item_mut(id) = content;
-                id
-            }
-            None => {
-                // 2^32 contents are 16 TiB of different pages; the tables alone would take 300 GB.
-                let id =
-                    ContentId(u32::try_from(self.items.len()).expect("fewer than 2^32 contents"));
-                self.items.push(content);
-                id
-            }
-        };
-        self.by_version.insert(version, id);
-        id
+        if let Some(id) = self.free.pop() {
+            *self.item_mut(id) = content;
+            return id;
+        }
+        // 2^32 contents are 16 TiB of different pages; the tables alone would take 300 GB.
+        let id = u32::try_from(self.items.len()).expect("fewer than 2^32 contents");
+        self.items.push(content);
+        ContentId(id)
+    }
+
+    /// The content of this version.
+    fn known(&self, version: PageVersion) -> Option<ContentId> {
+        let same = |id: &ContentId| self.item(*id).version == version;
+        self.by_version.find(hash_of(version), same).copied()
+    }
+
+    /// Has a content found by its version from now on.
+    fn register(&mut self, id: ContentId) {
+        let Contents {
+            items, by_version, ..
+        } = self;
+        let hash = |id: &ContentId| hash_of(items[id.0 as usize].version);
+        by_version.insert_unique(hash(&id), id, hash);
+    }
+
+    fn unregister(&mut self, id: ContentId) {
+        let version = self.item(id).version;
+        // One that was taken in a second time as a base is not there.
+        if let Ok(entry) = self
+            .by_version
+            .find_entry(hash_of(version), |found| *found == id)
+        {
+            entry.remove();
+        }
     }
 
     fn copy_of(&mut self, page: &Page) -> Arc<Page> {
@@ -243,7 +284,7 @@ impl Contents {
         if item.is_base {
             return ContentId::ZERO;
         }
-        let Some(&before) = hint.and_then(|hint| self.by_version.get(&hint)) else {
+        let Some(before) = hint.and_then(|hint| self.known(hint)) else {
             return ContentId::ZERO;
         };
         let base = match self.item(before).base {
@@ -282,15 +323,13 @@ impl Contents {
         if item.references > 0 {
             return;
         }
-        let (version, chunk) = (item.version, item.chunk.take());
-        if self.by_version.get(&version) == Some(&id) {
-            self.by_version.remove(&version);
-        }
+        let spot = item.spot.take();
+        self.unregister(id);
         self.drop_raw(id);
         self.without_base(id);
         self.free.push(id);
-        if let Some((chunk, _)) = chunk {
-            self.leave(chunk);
+        if let Some(spot) = spot {
+            self.leave(spot.chunk());
         }
     }
 
@@ -323,15 +362,15 @@ impl Contents {
 
     pub fn place_of(&self, id: ContentId) -> Place {
         let item = self.item(id);
-        match (&item.raw, item.chunk) {
+        match (&item.raw, item.spot) {
             _ if id == ContentId::ZERO => Place::Zero,
             (Some(raw), _) => Place::Raw(Arc::clone(raw)),
-            (None, Some((chunk, index))) => {
+            (None, Some(spot)) => {
                 let base =
                     (item.base != ContentId::ZERO).then(|| Box::new(self.place_of(item.base)));
                 Place::Chunk(Located {
                     base,
-                    ..self.located(chunk, index)
+                    ..self.located(spot)
                 })
             }
             (None, None) => unreachable!("a content is raw or in a chunk"),
@@ -344,7 +383,8 @@ impl Contents {
     }
 
     /// The chunk alone: what the page in it is told by its difference to is left out.
-    fn located(&self, id: ChunkId, index: u8) -> Located {
+    fn located(&self, spot: Spot) -> Located {
+        let (id, index) = (spot.chunk(), spot.index());
         let chunk = &self.chunks[&id];
         let bytes = match (&chunk.memory, &chunk.file) {
             (Some(memory), _) => Bytes::Memory(Arc::clone(memory)),
@@ -426,7 +466,7 @@ impl Contents {
     /// `base` is still there, the chunk has the difference to it.
     pub fn packed(&mut self, group: Vec<Pressed>, packed: Packed) {
         let chunk = self.next_chunk;
-        let members = group.iter().map(|pressed| pressed.id).collect();
+        let members = members(group.iter().map(|pressed| pressed.id));
         let mut whole = Vec::new();
         let mut live = 0;
         for (index, pressed) in (0..).zip(group) {
@@ -434,7 +474,7 @@ impl Contents {
                 continue;
             }
             let Pressed { id, raw, base } = pressed;
-            self.item_mut(id).chunk = Some((chunk, index));
+            self.item_mut(id).spot = Some(Spot::new(chunk, index));
             live += 1;
             if base.is_none() {
                 whole.push(id);
@@ -447,7 +487,7 @@ impl Contents {
         whole.into_iter().for_each(|id| self.without_base(id));
     }
 
-    fn add_chunk(&mut self, members: Box<[ContentId]>, live: u32, packed: Packed) {
+    fn add_chunk(&mut self, members: [ContentId; CHUNK_PAGES], live: u32, packed: Packed) {
         let id = self.next_chunk;
         if live == 0 {
             return;
@@ -468,6 +508,29 @@ impl Contents {
         self.memory_queue.push_back(id);
         if live <= u32::from(shape.pages / 2) {
             self.sparse.push_back(id);
+        }
+    }
+
+    /// Takes out of the queues what has become of no interest, once that is most of them.
+    fn tidy(&mut self) {
+        let Contents {
+            items,
+            chunks,
+            raw_queue,
+            memory_queue,
+            raw_pages,
+            ..
+        } = self;
+        if raw_queue.len() as u64 > 2 * *raw_pages + 1024 {
+            // A content that died and came back raw at the same place would be there twice.
+            let mut seen = FxHashSet::default();
+            raw_queue.retain(|id| {
+                let item = &items[id.0 as usize];
+                item.raw.is_some() && !item.settled && seen.insert(*id)
+            });
+        }
+        if memory_queue.len() > 2 * chunks.len() + 1024 {
+            memory_queue.retain(|id| chunks.contains_key(id));
         }
     }
 
@@ -517,10 +580,10 @@ impl Contents {
                 break;
             }
             taken.push(id);
-            for (index, &member) in (0..).zip(&chunk.members) {
+            for (index, &member) in (0..).zip(&chunk.members[..usize::from(chunk.shape.pages)]) {
                 let item = self.item(member);
-                if item.references > 0 && item.chunk == Some((id, index)) {
-                    living.push((member, self.located(id, index)));
+                if item.references > 0 && item.spot == Some(Spot::new(id, index)) {
+                    living.push((member, self.located(Spot::new(id, index))));
                 }
             }
         }
@@ -538,13 +601,13 @@ impl Contents {
         for (index, (id, from)) in (0..).zip(living) {
             let item = self.item_mut(*id);
             // Chunks have numbers of their own for ever: this cannot be another content.
-            if item.chunk == Some((from.id, from.index)) {
-                item.chunk = Some((new, index));
+            if item.spot == Some(Spot::new(from.id, from.index)) {
+                item.spot = Some(Spot::new(new, index));
                 live += 1;
                 self.leave(from.id);
             }
         }
-        self.add_chunk(living.iter().map(|(id, _)| *id).collect(), live, packed);
+        self.add_chunk(members(living.iter().map(|(id, _)| *id)), live, packed);
     }
 
     /// Different contents, without that of zeros.
@@ -562,15 +625,34 @@ impl Contents {
         self.packed_bytes
     }
 
-    /// Bytes of the tables, and of the buffers that wait to be used again.
+    /// Bytes of the buffers that wait to be used again.
+    pub fn pool_bytes(&self) -> u64 {
+        (self.pool.len() * PAGE_BYTES) as u64
+    }
+
+    /// Bytes of the tables.
     pub fn table_bytes(&self) -> u64 {
         let items = self.items.capacity() * size_of::<Content>();
-        let map = self.by_version.capacity() * (size_of::<(PageVersion, ContentId)>() + 1);
-        let chunks = self.chunks.len() * (size_of::<(ChunkId, Chunk)>() + 4 * 16);
-        let queues = self.raw_queue.capacity() * 4
-            + self.memory_queue.capacity() * 8
-            + self.free.capacity() * 4;
-        let hints = self.hints.capacity() * (size_of::<(ContentId, PageVersion)>() + 1);
-        (items + map + chunks + queues + hints + self.pool.len() * PAGE_BYTES) as u64
+        let map = self.by_version.capacity() * (size_of::<ContentId>() + 1) * 8 / 7;
+        let chunks = self.chunks.capacity() * (size_of::<(ChunkId, Chunk)>() + 1) * 8 / 7;
+        let queues = self.raw_queue.capacity() * size_of::<ContentId>()
+            + (self.memory_queue.capacity() + self.cached_queue.capacity()) * size_of::<ChunkId>()
+            + self.free.capacity() * size_of::<ContentId>();
+        let hints = self.hints.capacity() * (size_of::<(ContentId, PageVersion)>() + 1) * 8 / 7;
+        (items + map + chunks + queues + hints) as u64
     }
+}
+
+/// The version is a hash.
+fn hash_of(version: PageVersion) -> u64 {
+    version.0 as u64
+}
+
+fn members(ids: impl Iterator<Item = ContentId>) -> [ContentId; CHUNK_PAGES] {
+    let mut members = [ContentId::ZERO; CHUNK_PAGES];
+    members
+        .iter_mut()
+        .zip(ids)
+        .for_each(|(member, id)| *member = id);
+    members
 }

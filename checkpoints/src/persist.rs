@@ -188,9 +188,8 @@ impl Shared {
             for &content in &needed {
                 if !inner.contents.is_filed(content) {
                     let filed = inner.contents.file(content, writer.contents);
-                    record
-                        .contents
-                        .push(filed.ok_or_else(|| io::Error::other("too many pages"))?);
+                    let filed = filed.ok_or_else(|| io::Error::other("too many pages"))?;
+                    filed.write(&mut record.contents);
                     writer.contents += 1;
                 }
             }

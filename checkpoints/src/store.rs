@@ -59,7 +59,7 @@ pub struct Stats {
     pub compressed_bytes: u64,
     /// Bytes of pages kept decompressed after reading.
     pub decoded_bytes: u64,
-    /// Bytes of tables and states (estimated).
+    /// Bytes of tables, states, and buffers to use again (estimated).
     pub table_bytes: u64,
     /// Bytes in the scratch file.
     pub spilled_bytes: u64,
@@ -470,7 +470,7 @@ impl Store {
             raw_bytes: held.raw,
             compressed_bytes: held.packed,
             decoded_bytes: self.shared.decoded_bytes(),
-            table_bytes: held.tables,
+            table_bytes: held.tables + inner.contents.pool_bytes(),
             spilled_bytes: self.shared.scratch_bytes(),
             cache_bytes,
         }
@@ -482,6 +482,7 @@ fn take_over(loader: Loader, inner: &mut Inner) {
     let mut loader = loader;
     let checkpoints = std::mem::take(&mut loader.checkpoints);
     let mut adopted = Adopted::default();
+    inner.contents.reserve(&loader);
     for checkpoint in checkpoints {
         let contents = &mut inner.contents;
         let pages = checkpoint.pages.iter();

@@ -83,9 +83,10 @@ impl Shared {
         let scratch = config.spill.as_deref().map(Scratch::create).transpose()?;
         let chunk_bytes = (CHUNK_PAGES * PAGE_BYTES) as u64;
         let decoded_chunks = (budget / 16 / chunk_bytes).min(512) as usize;
-        // What reading needs is set aside: reading does not make room.
-        let budget = budget.saturating_sub(decoded_chunks as u64 * chunk_bytes);
         let pool_pages = (budget / 64 / PAGE_BYTES as u64).min(1024) as usize;
+        // Set aside: neither reading nor giving back a buffer makes room.
+        let aside = decoded_chunks as u64 * chunk_bytes + (pool_pages * PAGE_BYTES) as u64;
+        let budget = budget.saturating_sub(aside);
         Ok(Shared {
             inner: RwLock::new(Inner {
                 index: Index::default(),

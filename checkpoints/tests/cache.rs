@@ -281,6 +281,45 @@ fn the_file_keeps_what_the_store_gives_up() {
     assert!(guest.compare(&store));
 }
 
+/// The file has a content twice: told by a difference, and later, after the store forgot it, whole.
+#[test]
+fn a_content_may_be_in_the_file_twice() {
+    let place = Place::new();
+    let mut random = Random(14);
+    let first: Page = std::array::from_fn(|_| random.next() as u8);
+    let with = |at: usize| {
+        let mut page = first;
+        page[at] ^= 1;
+        page
+    };
+    let (second, third) = (with(1), with(2));
+    {
+        let (store, _) = open(&place.file());
+        let add = |tick: Tick, since, page: &Page| {
+            store.add(tick, since, vec![], [(0, page)]).unwrap();
+            store.persist(tick).unwrap();
+            assert!(store.finish_cache());
+        };
+        add(0, None, &first);
+        add(1, Some(0), &second);
+        assert!(store.remove(0) && store.remove(1));
+        assert_eq!(store.stats().unique_pages, 0);
+        add(10, None, &second);
+        add(11, Some(10), &third);
+    }
+    let (store, _) = open(&place.file());
+    let mut out = [0; PAGE_BYTES];
+    for (tick, expected) in [(0, &first), (1, &second), (10, &second), (11, &third)] {
+        store.page(tick, 0, &mut out).unwrap();
+        assert!(out == *expected, "tick {tick}");
+    }
+    assert_eq!(store.stats().unique_pages, 3);
+    for tick in store.ticks() {
+        assert!(store.remove(tick));
+    }
+    assert_eq!(store.stats().unique_pages, 0);
+}
+
 #[test]
 fn contents_leave_memory_once_they_are_in_the_file() {
     let place = Place::new();

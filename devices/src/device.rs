@@ -57,8 +57,11 @@ pub(crate) trait Device {
 pub enum Power {
     /// The guest switched the power off (ACPI S5).
     PowerOff,
-    /// The guest asked for a reset, through the device named.
-    Reset { by: ResetBy },
+    /// The guest asked for a reset.
+    Reset {
+        /// Through which device.
+        by: ResetBy,
+    },
     /// The guest wrote this value to the debug-exit port.
     DebugExit(u32),
 }

@@ -5,6 +5,8 @@
 //! grows; nothing happens between calls. What the board wants to do by itself, and when, it says in
 //! [`Board::next_deadline_ns`].
 
+#![warn(missing_docs)]
+
 pub mod acpi;
 mod board;
 mod clock;

@@ -7,9 +7,9 @@ use std::ops::Range;
 /// Nanoseconds in a second.
 pub const NS_PER_S: u64 = 1_000_000_000;
 
-/// The input clock of the PIT: a third of the colour burst's four thirds.
+/// The input clock of the PIT: a third of the colour burst, which is the power management timer's.
 pub const PIT_HZ: u64 = 1_193_182;
-/// The ACPI power management timer: the colour burst itself.
+/// The clock of the ACPI power management timer (ACPI Specification 4.0a, 4.7.2.1).
 pub const PM_TIMER_HZ: u64 = 3_579_545;
 /// The crystal that local APIC timers count, before their divider: 25 MHz. For CPUID leaf 0x15.
 pub const APIC_TIMER_HZ: u64 = 25_000_000;
@@ -51,12 +51,17 @@ pub fn ram(ram_bytes: u64) -> [Range<u64>; 2] {
 
 // ISA interrupt lines. The PIC has them all; the IO-APIC has them on the pins of the same numbers, except the PIT.
 
+/// Counter 0 of the PIT.
 pub const IRQ_PIT: u8 = 0;
+/// The keyboard controller's output buffer, filled by the keyboard.
 pub const IRQ_KEYBOARD: u8 = 1;
+/// The serial port.
 pub const IRQ_COM1: u8 = 4;
+/// The real-time clock.
 pub const IRQ_RTC: u8 = 8;
 /// The ACPI interrupt: level-triggered, active high.
 pub const IRQ_SCI: u8 = 9;
+/// The keyboard controller's output buffer, filled by the auxiliary port.
 pub const IRQ_AUX: u8 = 12;
 /// The IO-APIC pin of the PIT: pin 0 would be the PIC's output, which goes to LINT0 instead.
 pub const GSI_PIT: usize = 2;
@@ -78,8 +83,11 @@ pub const COM1: u16 = 0x3f8;
 pub const DEBUG_EXIT: u16 = 0xf4;
 /// The ACPI power management block.
 pub const PM_BASE: u16 = 0x600;
+/// PM1a event block: status, then enable, 16 bits each.
 pub const PM1A_EVENT: u16 = PM_BASE;
+/// PM1a control block, 16 bits.
 pub const PM1A_CONTROL: u16 = PM_BASE + 4;
+/// The power management timer, 32 bits of which 24 count.
 pub const PM_TIMER: u16 = PM_BASE + 8;
 /// The reset control register, which is also the ACPI reset register.
 pub const RESET_CONTROL: u16 = 0xcf9;

@@ -52,17 +52,11 @@ impl Context<'_> {
 /// Byte offset of a general register in `State::gpr`; for other registers their number.
 pub fn register_slot(register: Register) -> u8 {
     let number = register.number() as u8;
-    if register.is_gpr8() {
-        // iced counts AL to BL, AH to BH, then SPL to R15L: 20 of them.
-        match number {
-            0..=3 => number * 8,
-            4..=7 => (number & 3) * 8 + 1,
-            _ => (number - 4) * 8,
-        }
-    } else if register.is_gpr() {
-        number * 8
-    } else {
-        number
+    match register {
+        Register::AH | Register::CH | Register::DH | Register::BH => (number - 4) * 8 + 1,
+        // iced numbers the byte registers in one row, AH to BH among them.
+        _ if register.is_gpr() => register.full_register().number() as u8 * 8,
+        _ => number,
     }
 }
 

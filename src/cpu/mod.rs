@@ -23,6 +23,8 @@ pub mod run;
 pub mod segment;
 pub mod state;
 pub mod stops;
+#[cfg(test)]
+pub mod testing;
 pub mod world;
 
 use crate::memory::Memory;

@@ -56,7 +56,7 @@ impl Loader {
 
     /// Takes a record in. False, and nothing is, if it contradicts what came before it or the file's size.
     fn take(&mut self, record: CheckpointRecord, file_bytes: u64) -> bool {
-        let Some(pages) = record.pages() else {
+        let (Some(pages), Some(new)) = (record.pages(), record.contents()) else {
             return false;
         };
         let since_known = record
@@ -73,13 +73,13 @@ impl Loader {
         }
         let (chunks, contents) = (self.chunks.len(), self.contents.len());
         self.chunks.extend_from_slice(&record.chunks);
-        for content in &record.contents {
-            if !self.is_possible(content) {
+        for content in new {
+            if !self.is_possible(&content) {
                 self.chunks.truncate(chunks);
                 self.contents.truncate(contents);
                 return false;
             }
-            self.contents.push(*content);
+            self.contents.push(content);
         }
         let known = self.contents.len() as u64;
         if pages.iter().any(|&(_, holds)| holds > known) || u32::try_from(known).is_err() {

@@ -19,7 +19,9 @@ pub(crate) struct CheckpointRecord {
     #[serde(with = "serde_bytes")]
     pub state: Vec<u8>,
     pub chunks: Vec<ChunkRecord>,
-    pub contents: Vec<ContentRecord>,
+    /// [`ContentRecord`]s, packed.
+    #[serde(with = "serde_bytes")]
+    pub contents: Vec<u8>,
     /// Numbers of the pages that differ, ascending: the first as it is, then the distance to the one before.
     pub pages: Vec<u64>,
     /// What they hold: 0 is a page of zeros, else 1 + the number of a content. As differences to the one before.
@@ -39,11 +41,10 @@ pub(crate) struct ChunkRecord {
     pub sum: u64,
 }
 
-/// A content of a page.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+/// A content of a page: 25 bytes in a record, all numbers little-endian, in this order.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct ContentRecord {
-    /// The two halves of its version, the more significant first.
-    pub version: (u64, u64),
+    pub version: PageVersion,
     pub chunk: u32,
     pub index: u8,
     /// What the chunk has the difference to: 0 is nothing, else 1 + the number of a content that is whole.
@@ -51,12 +52,48 @@ pub(crate) struct ContentRecord {
 }
 
 impl ContentRecord {
-    pub fn version(&self) -> PageVersion {
-        PageVersion(u128::from(self.version.0) << 64 | u128::from(self.version.1))
+    const BYTES: usize = 25;
+
+    pub fn write(&self, to: &mut Vec<u8>) {
+        to.extend(self.version.0.to_le_bytes());
+        to.extend(self.chunk.to_le_bytes());
+        to.push(self.index);
+        to.extend(self.base.to_le_bytes());
     }
 
-    pub fn halves(version: PageVersion) -> (u64, u64) {
-        ((version.0 >> 64) as u64, version.0 as u64)
+    fn read(bytes: &[u8; ContentRecord::BYTES]) -> ContentRecord {
+        let [
+            a,
+            b,
+            c,
+            d,
+            e,
+            f,
+            g,
+            h,
+            i,
+            j,
+            k,
+            l,
+            m,
+            n,
+            o,
+            p,
+            chunk @ ..,
+            _,
+            _,
+            _,
+            _,
+            _,
+        ] = *bytes;
+        let version = [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p];
+        let [.., index, w, x, y, z] = *bytes;
+        ContentRecord {
+            version: PageVersion(u128::from_le_bytes(version)),
+            chunk: u32::from_le_bytes(chunk),
+            index,
+            base: u32::from_le_bytes([w, x, y, z]),
+        }
     }
 }
 
@@ -84,6 +121,13 @@ impl CheckpointRecord {
             self.holds.push(holds as i64 - before.1 as i64);
             before = (page, holds);
         }
+    }
+
+    /// The contents that the record brings along. None if they are cut.
+    pub fn contents(&self) -> Option<impl Iterator<Item = ContentRecord>> {
+        let (records, rest) = self.contents.as_chunks();
+        rest.is_empty()
+            .then(|| records.iter().map(ContentRecord::read))
     }
 
     /// Which pages hold what. None if the lists make no sense.
@@ -153,9 +197,19 @@ mod tests {
             ..CheckpointRecord::default()
         };
         record.set_pages(&pages);
+        let content = ContentRecord {
+            version: PageVersion(1 << 127 | 5),
+            chunk: 1 << 31,
+            index: 3,
+            base: 77,
+        };
+        content.write(&mut record.contents);
         let read: CheckpointRecord = decode(&encode(&record).unwrap()).unwrap();
         assert_eq!(read, record);
         assert_eq!(read.pages().unwrap(), pages);
+        assert_eq!(read.contents().unwrap().collect::<Vec<_>>(), [content]);
+        record.contents.pop();
+        assert!(record.contents().is_none());
     }
 
     #[test]

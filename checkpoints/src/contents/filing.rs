@@ -1,6 +1,7 @@
 //! Contents and the cache file: what of them is there, under which number, and taking in what was found there.
 
-use super::{Bytes, Chunk, ChunkId, Content, ContentId, Contents, Filed};
+use super::{Bytes, Chunk, ChunkId, Content, ContentId, Contents, Filed, Spot};
+use crate::CHUNK_PAGES;
 use crate::cache::{ChunkRecord, ContentRecord, Loader};
 use crate::chunk::Shape;
 use rustc_hash::FxHashSet;
@@ -43,12 +44,13 @@ impl Contents {
     /// The chunks of these contents that are not in the cache file, each once.
     pub fn unfiled_chunks(&self, ids: &[ContentId]) -> Vec<Unfiled> {
         let mut seen = FxHashSet::default();
-        let chunks = ids.iter().filter_map(|&id| self.item(id).chunk);
-        let new = chunks.filter(|&(id, _)| !self.chunks[&id].is_cached() && seen.insert(id));
-        new.map(|(id, index)| {
-            let located = self.located(id, index);
+        let spots = ids.iter().filter_map(|&id| self.item(id).spot);
+        let new = spots
+            .filter(|spot| !self.chunks[&spot.chunk()].is_cached() && seen.insert(spot.chunk()));
+        new.map(|spot| {
+            let located = self.located(spot);
             Unfiled {
-                id,
+                id: located.id,
                 shape: located.shape,
                 bytes: located.bytes,
             }
@@ -74,15 +76,15 @@ impl Contents {
     /// Gives a content, whose chunk and whose base are in the cache file, its number there.
     pub fn file(&mut self, id: ContentId, number: u32) -> Option<ContentRecord> {
         let item = self.item(id);
-        let (chunk, index) = item.chunk?;
-        let Some(Filed::Cache { number: chunk, .. }) = self.chunks.get(&chunk)?.file else {
+        let spot = item.spot?;
+        let Some(Filed::Cache { number: chunk, .. }) = self.chunks.get(&spot.chunk())?.file else {
             return None;
         };
-        let version = ContentRecord::halves(item.version);
+        let version = item.version;
         let record = ContentRecord {
             version,
             chunk,
-            index,
+            index: spot.index(),
             base: self.item(item.base).filed,
         };
         self.item_mut(id).filed = number.checked_add(1)?;
@@ -101,6 +103,21 @@ impl Contents {
         false
     }
 
+    /// Makes room for what a cache file has.
+    pub fn reserve(&mut self, from: &Loader) {
+        let Contents {
+            items,
+            by_version,
+            chunks,
+            ..
+        } = self;
+        items.reserve(from.contents());
+        by_version.reserve(from.contents(), |id| {
+            super::hash_of(items[id.0 as usize].version)
+        });
+        chunks.reserve(from.chunks());
+    }
+
     /// Takes in a content of the cache file, with one reference for the caller. `holds` is 1 + its number there, 0 for
     /// zeros.
     pub fn adopt(&mut self, holds: u64, from: &Loader, adopted: &mut Adopted) -> ContentId {
@@ -108,7 +125,7 @@ impl Contents {
             return ContentId::ZERO;
         };
         let record = from.content(number);
-        if let Some(&id) = self.by_version.get(&record.version()) {
+        if let Some(id) = self.known(record.version) {
             self.retain(id);
             return id;
         }
@@ -121,10 +138,7 @@ impl Contents {
 
     /// Takes in a content that another is told by its difference to.
     fn adopt_base(&mut self, number: u32, from: &Loader, adopted: &mut Adopted) -> ContentId {
-        let known = self
-            .by_version
-            .get(&from.content(number).version())
-            .copied();
+        let known = self.known(from.content(number).version);
         let id = match known {
             Some(id) if self.item(id).base == ContentId::ZERO => {
                 self.retain(id);
@@ -147,16 +161,16 @@ impl Contents {
         let record = from.content(number);
         let chunk = self.adopt_chunk(record.chunk, from, adopted);
         let content = Content {
-            chunk: Some((chunk, record.index)),
+            spot: Some(Spot::new(chunk, record.index)),
             base,
             filed: number + 1,
             settled: true,
-            ..Content::new(record.version(), None)
+            ..Content::new(record.version, None)
         };
-        let registered = self.by_version.get(&record.version()).copied();
         let id = self.place(content);
-        if let Some(registered) = registered {
-            self.by_version.insert(record.version(), registered);
+        // A second one of the same version is for its dependents only.
+        if self.known(record.version).is_none() {
+            self.register(id);
         }
         if let Some(chunk) = self.chunks.get_mut(&chunk) {
             chunk.live += 1;
@@ -187,7 +201,7 @@ impl Contents {
             bytes,
         });
         // Who is in it matters only for chunks that can be given up for another.
-        let members = Box::default();
+        let members = [ContentId::ZERO; CHUNK_PAGES];
         let shape = Shape { pages, sum };
         self.chunks.insert(
             id,

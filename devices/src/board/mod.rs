@@ -49,9 +49,17 @@ impl BoardConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ipi {
     /// Reset to the INIT state, and wait for `Startup`.
-    Init { cpu: usize },
+    Init {
+        /// Whom it is for.
+        cpu: usize,
+    },
     /// Start in real mode at `vector` × 4096, if waiting.
-    Startup { cpu: usize, vector: u8 },
+    Startup {
+        /// Whom it is for.
+        cpu: usize,
+        /// The page in the first MiB to start at.
+        vector: u8,
+    },
 }
 
 /// What one processor has not taken yet. A second INIT or startup before that is the same as one.

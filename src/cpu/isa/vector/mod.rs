@@ -25,6 +25,8 @@ mod moves;
 mod reciprocal;
 mod shuffle;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use super::{Lowered, straight};
 use crate::cpu::decode::Context;

@@ -248,11 +248,11 @@ fn narrow(context: &Context, form: Form) -> Option<Lowered> {
     let quad = matches!(insn.mnemonic(), Mnemonic::Movq | Mnemonic::Vmovq);
     let memory = form.memory;
     macro_rules! vex {
-        ($($body:ident)::+ <$($W:ty)?>) => {
+        ($body:ident $(<$W:ty>)?) => {
             if form.vex {
-                straight($($body)::+::<$($W,)? true>)
+                straight($body::<$($W,)? true>)
             } else {
-                straight($($body)::+::<$($W,)? false>)
+                straight($body::<$($W,)? false>)
             }
         };
     }

@@ -1,0 +1,147 @@
+//! What tests of instructions need: a processor in 64-bit mode, and a world in which nothing happens.
+
+use super::Cpu;
+use super::cpuid::CpuModel;
+use super::run::Exit;
+use super::state::{Segment, cr0, cr4, efer, gpr, seg};
+use super::world::{Dma, Interrupt, Pending, Wait, World};
+use crate::memory::Memory;
+use crate::tick::Tick;
+
+/// Where [`execute`] puts code.
+pub const CODE: u64 = 0x1_0000;
+/// Where tests may keep data; the page before and the page behind are mapped, too.
+pub const DATA: u64 = 0x2_0000;
+const TABLES: u64 = 0x8000;
+const IDT: u64 = 0x4000;
+const GDT: u64 = 0x5000;
+/// Exception handlers: a HLT each, 16 bytes apart, in the order of the vectors.
+const HANDLERS: u64 = 0x6000;
+const STACK: u64 = 0x7000;
+const CODE_SELECTOR: u16 = 8;
+
+/// A world without devices: a halted processor ends the run.
+pub struct Quiet;
+
+impl World for Quiet {
+    fn pio_read(&mut self, _: Tick, _: usize, _: u16, _: u8) -> u32 {
+        0
+    }
+    fn pio_write(&mut self, _: Tick, _: usize, _: u16, _: u8, _: u32) {}
+    fn mmio_read(&mut self, _: Tick, _: usize, _: u64, _: u8) -> u64 {
+        0
+    }
+    fn mmio_write(&mut self, _: Tick, _: usize, _: u64, _: u8, _: u64) {}
+    fn msr_read(&mut self, _: Tick, _: usize, _: u32) -> Option<u64> {
+        None
+    }
+    fn msr_write(&mut self, _: Tick, _: usize, _: u32, _: u64) -> bool {
+        false
+    }
+    fn tsc(&mut self, now: Tick, _: usize) -> u64 {
+        now
+    }
+    fn random(&mut self, _: Tick, _: usize) -> u64 {
+        0
+    }
+    fn tpr_read(&mut self, _: Tick, _: usize) -> u64 {
+        0
+    }
+    fn tpr_write(&mut self, _: Tick, _: usize, _: u64) {}
+    fn next_stop(&mut self, _: Tick) -> Tick {
+        Tick::MAX
+    }
+    fn poll(&mut self, _: Tick, _: usize, _: &mut Vec<Dma>) -> Pending {
+        Pending::default()
+    }
+    fn interrupt(&mut self, _: Tick, _: usize, _: bool) -> Option<Interrupt> {
+        None
+    }
+    fn wait(&mut self, _: Tick, _: usize, _: bool) -> Wait {
+        Wait::Ended
+    }
+    fn ended(&mut self, _: Tick) -> bool {
+        false
+    }
+    fn shutdown(&mut self, _: Tick, _: usize, why: &str) {
+        panic!("the processor shut down: {why}");
+    }
+}
+
+/// A processor in 64-bit mode at privilege level 0 with SSE and AVX switched on, 1 MiB of RAM mapped one to one, and
+/// handlers of all exceptions that halt.
+pub fn long_mode() -> Box<Cpu> {
+    let mut memory = Memory::new(1 << 20).unwrap();
+    // One table of each level; 512 pages are twice the RAM.
+    memory.write(TABLES, &(TABLES + 0x1000 | 3).to_le_bytes());
+    memory.write(TABLES + 0x1000, &(TABLES + 0x2000 | 3).to_le_bytes());
+    memory.write(TABLES + 0x2000, &(TABLES + 0x3000 | 3).to_le_bytes());
+    for page in 0..256u64 {
+        memory.write(TABLES + 0x3000 + 8 * page, &(page << 12 | 3).to_le_bytes());
+    }
+    memory.write(
+        GDT + CODE_SELECTOR as u64,
+        &0x0020_9b00_0000_0000u64.to_le_bytes(),
+    );
+    for vector in 0..32u64 {
+        let handler = HANDLERS + 16 * vector;
+        memory.write(handler, &[0xf4]);
+        let gate = handler & 0xffff | (CODE_SELECTOR as u64) << 16 | 0x8e << 40;
+        memory.write(IDT + 16 * vector, &gate.to_le_bytes());
+    }
+    let mut cpu = Cpu::new(memory, CpuModel::native());
+    let s = &mut cpu.state;
+    s.cr0 = cr0::PE | cr0::PG | cr0::ET | cr0::NE | cr0::MP;
+    s.cr3 = TABLES;
+    s.cr4 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::OSXSAVE;
+    s.efer = efer::LME | efer::LMA;
+    s.xcr0 = 7;
+    s.gdtr.base = GDT;
+    s.gdtr.limit = 0xff;
+    s.idtr.base = IDT;
+    s.idtr.limit = 0x1ff;
+    s.seg[seg::CS] = Segment {
+        limit: 0xffff_ffff,
+        rights: 0x209b,
+        selector: CODE_SELECTOR,
+    };
+    s.seg_base[seg::CS] = 0;
+    s.gpr[gpr::RSP] = STACK;
+    cpu.state_changed();
+    cpu
+}
+
+/// Runs code until it halts, and gives the vector of the exception that it ended with, if it did. State and memory are
+/// those after the exception was delivered.
+pub fn execute(cpu: &mut Cpu, code: &[u8]) -> Option<u8> {
+    cpu.memory.write(CODE, code);
+    cpu.memory.write(CODE + code.len() as u64, &[0xf4]);
+    cpu.forget_code();
+    cpu.state.set_rip(CODE);
+    cpu.state.activity = super::state::activity::RUNNING;
+    let until = cpu.tick() + 100_000;
+    assert_eq!(cpu.run(&mut Quiet, until, false), Exit::Ended);
+    let rip = cpu.state.rip();
+    if rip == CODE + code.len() as u64 + 1 {
+        return None;
+    }
+    assert!(
+        (HANDLERS..HANDLERS + 512).contains(&rip),
+        "halted at {rip:x}"
+    );
+    Some(((rip - 1 - HANDLERS) / 16) as u8)
+}
+
+/// Numbers that look random and are the same in every run (splitmix64).
+pub struct Numbers(pub u64);
+
+impl Numbers {
+    /// The next one.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+}
