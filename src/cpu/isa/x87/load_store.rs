@@ -32,7 +32,8 @@ pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
             }
         }
         Mnemonic::Fst => straight(store_register::<0>),
-        Mnemonic::Fstp | Mnemonic::Fstpnce => straight(store_register::<1>),
+        Mnemonic::Fstp => straight(store_register::<1>),
+        Mnemonic::Fstpnce => straight(store_register_silently),
         Mnemonic::Fist => match insn.memory_size() {
             MemorySize::Int16 => straight(store::<ToInteger<u16, false>, 0>),
             _ => straight(store::<ToInteger<u32, false>, 0>),
@@ -262,6 +263,20 @@ fn store_register<const POPS: u8>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
         let value = cpu.state.x87.st(0);
         cpu.x87_put(op, op.dst, value, 0, POPS);
     }
+    Ok(())
+}
+
+/// FSTPNCE, an undocumented alias of FSTP that takes an empty register without an exception.
+fn store_register_silently(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
+    cpu.x87_enter()?;
+    if cpu.state.x87.is_empty(0) {
+        if cpu.x87_finish(op, 0, Destination::Register) {
+            cpu.state.x87.pop();
+        }
+        return Ok(());
+    }
+    let value = cpu.state.x87.st(0);
+    cpu.x87_put(op, op.dst, value, 0, 1);
     Ok(())
 }
 
