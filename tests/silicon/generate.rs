@@ -175,10 +175,14 @@ fn set_memory(rng: &mut Rng, insn: &mut Instruction, kind: OpCodeOperandKind, at
             insn.set_memory_displacement64(displacement as u64);
         }
     }
-    insn.set_segment_prefix(match rng.u8(0..20) {
-        0 => Register::FS,
-        1 => Register::GS,
-        2 => Register::DS,
+    insn.set_segment_prefix(match rng.u8(0..40) {
+        0 | 1 => Register::FS,
+        2 | 3 => Register::GS,
+        // Without effect in 64-bit mode.
+        4 => Register::DS,
+        5 => Register::SS,
+        6 => Register::ES,
+        7 => Register::CS,
         _ => Register::None,
     });
 }
@@ -420,13 +424,20 @@ fn prepare(rng: &mut Rng, draft: &mut Draft, at: u64) -> Option<()> {
         ) {
             draft.pin(5, rbp);
         }
+        if matches!(insn.mnemonic(), Mnemonic::Popf | Mnemonic::Popfq) {
+            // Anything but the trap flag, which would trace the way back.
+            let rsp = DATA + rng.u64(0x400..0x1c00);
+            draft.pin(4, rsp);
+            let flags = rng.u64(..) & !0x100;
+            draft.pokes.push((rsp, flags.to_le_bytes().to_vec()));
+        }
     }
     match insn.mnemonic() {
         Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
             if insn.op0_kind() == OpKind::Memory && insn.op1_kind() == OpKind::Register =>
         {
             let n = insn.op1_register().number();
-            let far = rng.i64(..) >> (64 - 34) ;
+            let far = rng.i64(..) >> 32;
             let near = rng.i64(-3000..3000);
             let bit = if rng.u8(0..8) == 0 { far } else { near };
             let upper = match insn.op1_register().size() {
@@ -537,6 +548,22 @@ pub fn registers(rng: &mut Rng) -> Registers {
     }
 }
 
+/// Whether a form computes with x87 or MMX registers, and whether with those of SSE.
+fn units(code: Code) -> (bool, bool) {
+    let info = code.op_code();
+    let any = |wanted: fn(OpCodeOperandKind) -> bool| info.op_kinds().iter().any(|&kind| wanted(kind));
+    use OpCodeOperandKind::*;
+    let mmx = any(|kind| matches!(kind, mm_or_mem | mm_reg | mm_rm));
+    let sse = any(|kind| {
+        matches!(
+            kind,
+            xmm_or_mem | xmm_reg | xmm_rm | xmm_vvvv | ymm_or_mem | ymm_reg | ymm_rm | ymm_vvvv
+        )
+    });
+    let x87 = info.fwait() || format!("{code:?}").starts_with('F') || code == Code::Wait;
+    (mmx || x87 || code == Code::Emms, sse)
+}
+
 /// A case of a form; `None` when these random choices make none. Gives the instruction as decoded.
 pub fn single(rng: &mut Rng, code: Code, windows: usize) -> Option<(Case, Instruction)> {
     let start = CODE + 0x100 + rng.u64(0..0x100);
@@ -554,8 +581,16 @@ pub fn single(rng: &mut Rng, code: Code, windows: usize) -> Option<(Case, Instru
         ticks: 24,
         pinned: 0,
     };
+    let (x87, sse) = units(code);
+    if x87 || rng.u8(0..8) == 0 {
+        values::x87(rng, &mut draft.input.vector);
+    }
+    if sse || rng.u8(0..8) == 0 {
+        draft.input.vector.set_mxcsr(values::mxcsr(rng));
+    }
     prepare(rng, &mut draft, at)?;
-    if rng.u8(0..4) > 0 {
+    let popf = matches!(insn.mnemonic(), Mnemonic::Popf | Mnemonic::Popfq);
+    if rng.u8(0..4) > 0 && !popf {
         let operand = values::lanes(rng, operand_bytes(&insn).min(64) as usize);
         draft.pokes.push((at, operand));
     }
