@@ -1,5 +1,5 @@
-//! Measures the choices of this crate on real RAM: `cargo run --profile quick --example measure -- IMAGE…`, where the images
-//! are dumps of one machine's RAM one after the other (QEMU: `pmemsave`).
+//! Measures the choices of this crate on real RAM: `cargo run --profile quick --example measure -- IMAGE…`, where
+//! the images are dumps of one machine's RAM one after the other (QEMU: `pmemsave`).
 //!
 //! Prints what chunks of several sizes and levels cost and gain, how fast the store adds and reads, and what a cache
 //! costs: of these images, and of a made-up long recording.

@@ -43,9 +43,9 @@ pub type Page = [u8; PAGE_BYTES];
 
 /// Which content a page has: two versions are equal if and only if the 4096 bytes are.
 ///
-/// It is the 128-bit XXH3 hash of the content (zero for a page of zeros), and so means the same in every store and after
-/// any removal: it can be kept beside RAM for as long as one likes. XXH3 is not a cryptographic hash: a guest that
-/// sets out to make two pages collide can, and then spoils its own checkpoints.
+/// It is the 128-bit XXH3 hash of the content (zero for a page of zeros), and so means the same in every store and
+/// after any removal: it can be kept beside RAM for as long as one likes. XXH3 is not a cryptographic hash: a guest
+/// that sets out to make two pages collide can, and then spoils its own checkpoints.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct PageVersion(pub(crate) u128);
 

@@ -198,4 +198,20 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
         std::fs::remove_file(&path).unwrap();
     }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_given_up() {
+        let name = format!("checkpoints-scratch-full-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let mut scratch = Scratch::create(&path).unwrap();
+        let kept = scratch.write(b"before").unwrap();
+        // As a full disk would: from now on every write fails.
+        std::fs::write(&path, b"").unwrap();
+        drop(kept);
+        Arc::get_mut(&mut scratch).unwrap().file = File::open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(scratch.write(b"after").is_none());
+        assert!(!scratch.is_writable());
+        assert_eq!(scratch.used_bytes(), 0);
+    }
 }

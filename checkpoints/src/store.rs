@@ -90,8 +90,9 @@ impl Store {
         Ok(Store::start(Shared::new(config)?))
     }
 
-    /// A store with a cache file: what is there and of use is taken over (contents of pages stay there until they are read),
-    /// and [`Store::persist`] adds to it. A file that is not of use, or cannot be written, is no error: see [`Opened`].
+    /// A store with a cache file: what is there and of use is taken over (contents of pages stay there until they
+    /// are read), and [`Store::persist`] adds to it. A file that is not of use, or cannot be written, is no error:
+    /// see [`Opened`].
     pub fn with_cache(config: &Config, cache: &CacheConfig) -> Result<(Store, Opened), Error> {
         let mut shared = Shared::new(config)?;
         let (cache, opened) = Cache::open(cache);
@@ -127,7 +128,8 @@ impl Store {
 
     /// Adds a checkpoint at `tick`. `state` is opaque. `pages` are all pages whose content may differ from the
     /// checkpoint at `since` (None: from RAM of zeros), in any order; where one is listed twice the last counts.
-    /// Any other checkpoint, also one between the two or after this one, stays what it is. If there already is a checkpoint at
+    /// Any other checkpoint, also one between the two or after this one, stays what it is. If there already is a
+    /// checkpoint at
     /// `tick`, nothing happens.
     ///
     /// May give up other checkpoints if the memory budget demands it and nothing can be written to a file, by
@@ -373,8 +375,8 @@ impl Store {
         })
     }
 
-    /// Has a checkpoint written to the cache file, in the background and in the order of the calls. Nothing happens without a
-    /// file that can be written, or if the file has a checkpoint at this tick.
+    /// Has a checkpoint written to the cache file, in the background and in the order of the calls. Nothing happens
+    /// without a file that can be written, or if the file has a checkpoint at this tick.
     pub fn persist(&self, tick: Tick) -> Result<(), Error> {
         self.checked(&self.shared.inner.read(), tick)?;
         if self.takes_checkpoints() {
@@ -401,8 +403,8 @@ impl Store {
             .is_some_and(|checkpoint| checkpoint.persisted)
     }
 
-    /// Writes bytes of the caller's own to the cache file, in place of what had this name. False if there is no file that
-    /// can be written, or it is full.
+    /// Writes bytes of the caller's own to the cache file, in place of what had this name. False if there is no
+    /// file that can be written, or it is full.
     pub fn put_section(&self, name: &str, bytes: &[u8]) -> bool {
         self.shared
             .cache
@@ -428,8 +430,8 @@ impl Store {
     }
 
     /// Writes what was to be persisted and marks the cache as finished: opening it is quick, and it says
-    /// [`Found::Whole`](crate::Found::Whole). More can be added and finished again. False if the file is not written (any
-    /// more); without this call it is good as far as it got.
+    /// [`Found::Whole`](crate::Found::Whole). More can be added and finished again. False if the file is not
+    /// written (any more); without this call it is good as far as it got.
     pub fn finish_cache(&self) -> bool {
         while self.shared.persist_next() {}
         self.shared.cache.as_ref().is_some_and(Cache::finish)
@@ -531,3 +533,10 @@ impl Drop for Pin {
         }
     }
 }
+
+// Searches on all cores read one store.
+const _: () = {
+    const fn shared_between_threads<T: Send + Sync>() {}
+    shared_between_threads::<Store>();
+    shared_between_threads::<Pin>();
+};

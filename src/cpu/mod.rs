@@ -360,8 +360,8 @@ impl Cpu {
     #[inline(always)]
     fn offset64(&self, op: &Op) -> u64 {
         let gpr = &self.state.gpr;
-        debug_assert!(op.base < 18 && op.index < 18);
-        // SAFETY: the decoder makes slots below 18 only.
+        debug_assert!(op.base < 20 && op.index < 20);
+        // SAFETY: the decoder makes slots below 20 only.
         unsafe {
             gpr.get_unchecked(op.base as usize)
                 .wrapping_add(gpr.get_unchecked(op.index as usize) << (op.scale & 3))
@@ -369,12 +369,10 @@ impl Cpu {
         }
     }
 
-    /// Linear address of the memory operand, of which `bytes` bytes are accessed.
+    /// Linear address of the memory operand. (Segment checks, where there are any, were done by an op before: see
+    /// `decode::prepare_address`. What the access is does not matter then.)
     #[inline(always)]
-    pub fn address(&mut self, op: &Op, bytes: usize, write: bool) -> Result<u64, Abort> {
-        if op.flags & op_flags::SLOW_ADDRESS != 0 {
-            return self.address_slow(op, bytes, write);
-        }
+    pub fn address(&mut self, op: &Op, _bytes: usize, _write: bool) -> Result<u64, Abort> {
         debug_assert!(op.seg < 8);
         // SAFETY: the decoder makes slots below 7 only.
         let base = unsafe { *self.state.seg_base.get_unchecked(op.seg as usize) };
@@ -396,13 +394,6 @@ impl Cpu {
             }
         }
         offset
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn address_slow(&mut self, op: &Op, bytes: usize, write: bool) -> Result<u64, Abort> {
-        let offset = self.effective_address(op);
-        self.segment_address(op.seg as usize, offset, bytes, write)
     }
 
     /// Loads the memory operand.

@@ -17,6 +17,8 @@ pub struct Open {
     /// The arithmetic flags in the frame of a fault: Intel's processors restore those from before a repeated
     /// comparison, others do not.
     pub flags_at_fault: bool,
+    /// Any fault stands for any other at the same instruction.
+    pub either_fault: bool,
     /// The operand is accessed in parts whose order is the processor's own: where exactly it faults, and what was
     /// stored before, is left open.
     pub parts: bool,
@@ -60,14 +62,11 @@ pub fn open(insn: &Instruction, case: &Case) -> Open {
         | Mnemonic::Xsave64
         | Mnemonic::Xrstor
         | Mnemonic::Xrstor64
-        | Mnemonic::Fbstp
-        | Mnemonic::Maskmovq
-        | Mnemonic::Maskmovdqu
-        | Mnemonic::Vmaskmovdqu => open.parts = true,
+        | Mnemonic::Fbstp => open.parts = true,
         Mnemonic::Fstp if insn.memory_size() == iced_x86::MemorySize::Float80 => open.parts = true,
-        // Two operands that both fault, one of them across a page.
+        // Both operands may fault: which is looked at first is the processor's own affair.
         Mnemonic::Cmpsb | Mnemonic::Cmpsw | Mnemonic::Cmpsd | Mnemonic::Cmpsq => {
-            open.parts = true;
+            open.either_fault = true;
             open.flags_at_fault = repeated;
         }
         Mnemonic::Scasb | Mnemonic::Scasw | Mnemonic::Scasd | Mnemonic::Scasq => {
@@ -112,6 +111,9 @@ fn same_end(native: &End, engine: &End, open: Open) -> bool {
     else {
         return native == engine;
     };
+    if open.either_fault && rip == engine_rip {
+        return true;
+    }
     // For addresses of its own half Linux says "present" whatever the tables say.
     let hidden = (*vector == 14 && cr2 >> 47 != 0) as u64;
     vector == engine_vector

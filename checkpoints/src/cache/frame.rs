@@ -20,7 +20,8 @@ pub(crate) const VERSION: u32 = 1;
 pub(crate) const HEADER_BYTES: u64 = 64;
 pub(crate) const HEAD_BYTES: u64 = 32;
 
-/// Nothing that is decompressed as a whole (all but chunks) may be longer: a guest of 16 GiB, all of it in use, stays below.
+/// Nothing that is decompressed as a whole (all but chunks) may be longer: a guest of 16 GiB, all of it in use,
+/// stays below.
 pub(crate) const RECORD_BYTES_MAX: u64 = 512 << 20;
 
 /// What a frame holds.

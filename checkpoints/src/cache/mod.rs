@@ -1,8 +1,8 @@
 //! The cache beside a recording: checkpoints and the caller's sections in one file that can be deleted at any time.
 //!
-//! The file is appended to while checkpoints are made and is good up to its last whole frame at any moment; when the cache
-//! is finished, a directory at its end spares the next opening the walk through all frames. Contents of pages
-//! stay in the file and are read when they are wanted, each chunk compared with its checksum.
+//! The file is appended to while checkpoints are made and is good up to its last whole frame at any moment; when
+//! the cache is finished, a directory at its end spares the next opening the walk through all frames. Contents of
+//! pages stay in the file and are read when they are wanted, each chunk compared with its checksum.
 //!
 //! One process writes: it holds an advisory lock. Others use what they found when they opened it. A file that is
 //! of no use is replaced (renamed over), never overwritten: who has the old one open keeps it.
@@ -332,7 +332,8 @@ impl Cache {
         self.sections.lock().keys().cloned().collect()
     }
 
-    /// Has no store use the file any more: it turned out to be damaged. What is open stays readable as far as it is good.
+    /// Has no store use the file any more: it turned out to be damaged. What is open stays readable as far as it is
+    /// good.
     pub fn abandon(&self) {
         if self.writer.lock().take().is_none() {
             return;
@@ -474,4 +475,42 @@ fn create(config: &CacheConfig, nothing_there: bool) -> io::Result<Cache> {
         sections: Mutex::new(BTreeMap::new()),
         writer: Mutex::new(Some(writer)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_given_up() {
+        let name = format!("checkpoints-cache-full-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let config = CacheConfig {
+            path: path.clone(),
+            identity: [1; 32],
+            bytes_max: u64::MAX,
+        };
+        let (mut cache, _) = Cache::open(&config).0.unwrap();
+        assert!(cache.put_section("before", b"kept"));
+        // As a full disk would: from now on every write fails.
+        cache.file = File::open(&path).unwrap();
+        assert!(cache.takes_checkpoints());
+        assert!(!cache.put_section("after", b"lost"));
+        assert!(!cache.takes_checkpoints());
+        assert!(!cache.finish());
+        assert_eq!(cache.section("before").unwrap().unwrap(), b"kept");
+        assert_eq!(cache.section("after").unwrap(), None);
+        drop(cache);
+        let (cache, opened) = Cache::open(&config);
+        assert_eq!(
+            opened,
+            Opened {
+                found: Found::Unfinished,
+                writable: true
+            }
+        );
+        let (cache, _) = cache.unwrap();
+        assert_eq!(cache.section_names(), ["before"]);
+        std::fs::remove_file(&path).unwrap();
+    }
 }

@@ -107,9 +107,7 @@ impl Cpu {
         let unmasked = flags & !self.state.x87.control & status::EXCEPTIONS;
         let prevents = match destination {
             Destination::Register => status::IE | status::DE | status::ZE,
-            Destination::Memory => {
-                status::IE | status::DE | status::ZE | status::OE | status::UE
-            }
+            Destination::Memory => status::IE | status::DE | status::ZE | status::OE | status::UE,
         };
         unmasked & prevents == 0
     }
@@ -221,9 +219,15 @@ macro_rules! source {
 }
 source!(Single, u32, "binary32.", |v| Widened::from_single(v));
 source!(Double, u64, "binary64.", |v| Widened::from_double(v));
-source!(Word, u16, "16-bit integer.", |v| Widened::from_integer(v as i16 as i64));
-source!(Short, u32, "32-bit integer.", |v| Widened::from_integer(v as i32 as i64));
-source!(Long, u64, "64-bit integer.", |v| Widened::from_integer(v as i64));
+source!(Word, u16, "16-bit integer.", |v| Widened::from_integer(
+    v as i16 as i64
+));
+source!(Short, u32, "32-bit integer.", |v| Widened::from_integer(
+    v as i32 as i64
+));
+source!(Long, u64, "64-bit integer.", |v| Widened::from_integer(
+    v as i64
+));
 
 /// Picks the instance of a body for the size of a memory operand that is a number (not extended, not decimal).
 macro_rules! by_source {

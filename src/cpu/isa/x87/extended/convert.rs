@@ -160,12 +160,7 @@ impl Calculator {
     fn narrow_tiny(&mut self, x: &Operand, format: Format) -> u64 {
         let shift = 1 - format.bias - x.exponent;
         let significand = shift_right_sticky((x.significand as u128) << 64, shift as u32);
-        let rounded = cut(
-            significand,
-            format.precision,
-            self.rounding(),
-            x.negative,
-        );
+        let rounded = cut(significand, format.precision, self.rounding(), x.negative);
         if rounded.inexact || !self.is_masked(status::UE) {
             self.raise(status::UE);
         }

@@ -108,7 +108,12 @@ impl Calculator {
             _ => self.magnitude(&y, Rounding::Zero).map_or(0, |m| m.0 as i32),
         };
         let by = if y.negative { -by } else { by };
-        self.round_to(x.negative, x.exponent + by, (x.significand as u128) << 64, 64)
+        self.round_to(
+            x.negative,
+            x.exponent + by,
+            (x.significand as u128) << 64,
+            64,
+        )
     }
 
     /// The exponent, and the significand with the sign: FXTRACT.

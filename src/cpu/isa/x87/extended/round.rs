@@ -61,13 +61,7 @@ impl Calculator {
     }
 
     /// Rounds to a precision of 24, 53 or 64 bits.
-    pub fn round_to(
-        &mut self,
-        negative: bool,
-        exponent: i32,
-        significand: u128,
-        bits: u32,
-    ) -> F80 {
+    pub fn round_to(&mut self, negative: bool, exponent: i32, significand: u128, bits: u32) -> F80 {
         debug_assert!(significand != 0);
         let shift = significand.leading_zeros();
         let significand = significand << shift;
