@@ -222,11 +222,11 @@ fn to_general<O: Lane, const VEX: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Ab
     Ok(())
 }
 
-/// CVTPI2PS and CVTPI2PD. The latter, from memory, does not touch the x87 unit.
+/// CVTPI2PS and CVTPI2PD. From memory they do not touch the x87 unit.
 fn from_mmx<O: Lane, const SINGLE: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     cpu.sse_ready()?;
     let memory = op.has(op_flags::MEMORY);
-    let touches = SINGLE || !memory;
+    let touches = !memory;
     if touches {
         cpu.mmx_ready()?;
     }
