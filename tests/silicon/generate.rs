@@ -562,7 +562,8 @@ pub fn registers(rng: &mut Rng) -> Registers {
     Registers {
         gpr,
         rflags,
-        fs_base: DATA + 0x123,
+        // Multiples of a cache line: see `splits_lock`.
+        fs_base: DATA + 0x140,
         gs_base: DATA.wrapping_sub(0x10_0000),
         vector: values::vector_registers(rng),
     }
