@@ -25,6 +25,7 @@ pub mod state;
 pub mod stops;
 #[cfg(test)]
 pub mod testing;
+pub mod touched;
 pub mod world;
 
 use crate::memory::Memory;
@@ -37,6 +38,7 @@ use mmu::tlb::{Access, Tlb};
 use op::{Op, op_flags};
 use state::{State, gpr, rights, seg};
 use stops::{Stops, WatchHit};
+use touched::Touched;
 use world::{Dma, World};
 
 /// An instruction could not complete; [`Cpu::abort`] holds the reason. It has changed nothing but what the SDM says
@@ -159,6 +161,8 @@ pub struct Cpu {
     /// Set while `run` runs.
     world: Option<*mut (dyn World + 'static)>,
     dma: Vec<Dma>,
+    /// Notes of what is touched, if somebody wants them.
+    touched: Option<Box<Touched>>,
     tlb: Tlb,
 }
 
@@ -189,6 +193,7 @@ impl Cpu {
             new_tables: Vec::new(),
             world: None,
             dma: Vec::new(),
+            touched: None,
             tlb: Tlb::new(),
         });
         cpu.state_changed();
@@ -506,6 +511,13 @@ impl Cpu {
     #[cold]
     fn code_written(&mut self, page: usize, offset: usize, bytes: usize) {
         self.blocks.written(&mut self.memory, page, offset, bytes);
+    }
+
+    /// Begins to take notes of what is touched. Gives those taken so far.
+    pub fn take_notes(&mut self) -> Option<Box<Touched>> {
+        self.forget_translations();
+        self.blocks.forget_ways();
+        self.touched.replace(Box::default())
     }
 
     /// Forgets all decoded code, for RAM that was changed from outside.

@@ -33,7 +33,7 @@ pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
         }
         Mnemonic::Fst => straight(store_register::<0>),
         Mnemonic::Fstp => straight(store_register::<1>),
-        Mnemonic::Fstpnce => straight(store_register_silently),
+        Mnemonic::Fstpnce => straight(store_unchecked),
         Mnemonic::Fist => match insn.memory_size() {
             MemorySize::Int16 => straight(store::<ToInteger<u16, false>, 0>),
             _ => straight(store::<ToInteger<u32, false>, 0>),
@@ -110,9 +110,11 @@ fn load_decimal(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
 fn load_register(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     cpu.x87_enter()?;
     let x = &cpu.state.x87;
-    if x.is_empty(op.dst) && x.is_empty(7) {
-        let flags = status::IE | status::SF;
-        cpu.x87_push(op, INDEFINITE, flags);
+    if x.is_empty(op.dst) {
+        // Underflow comes before overflow.
+        if cpu.x87_finish(op, status::IE | status::SF, Destination::Register) {
+            cpu.state.x87.push(INDEFINITE);
+        }
     } else {
         cpu.x87_push(op, x.st(op.dst), 0);
     }
@@ -256,7 +258,6 @@ fn store_decimal(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
 
 fn store_register<const POPS: u8>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     cpu.x87_enter()?;
-    // Mnemonics with two operands name ST(0) second.
     if cpu.state.x87.is_empty(0) {
         cpu.x87_stack_underflow(op, op.dst, POPS);
     } else {
@@ -266,17 +267,15 @@ fn store_register<const POPS: u8>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     Ok(())
 }
 
-/// FSTPNCE, an undocumented alias of FSTP that takes an empty register without an exception.
-fn store_register_silently(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
+/// An undocumented FSTP without exceptions: an empty register is popped, and not copied.
+fn store_unchecked(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     cpu.x87_enter()?;
-    if cpu.state.x87.is_empty(0) {
-        if cpu.x87_finish(op, 0, Destination::Register) {
-            cpu.state.x87.pop();
-        }
-        return Ok(());
+    cpu.x87_finish(op, 0, Destination::Register);
+    let x = &mut cpu.state.x87;
+    if !x.is_empty(0) {
+        x.put(op.dst, x.st(0));
     }
-    let value = cpu.state.x87.st(0);
-    cpu.x87_put(op, op.dst, value, 0, 1);
+    x.pop();
     Ok(())
 }
 
@@ -309,6 +308,8 @@ fn conditional<const CC: u8>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
         0
     };
     let value = x.st(from);
-    cpu.x87_put(op, 0, value, 0, 0);
+    // C1 is changed by a stack fault only.
+    cpu.x87_finish_keeping(op, 0, Destination::Register);
+    cpu.state.x87.put(0, value);
     Ok(())
 }
