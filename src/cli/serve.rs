@@ -15,7 +15,7 @@ use super::progress::Progress;
 use crate::gdb::Server;
 use crate::tick::Tick;
 use crate::timeline::Timeline;
-use crate::timeline::pass::Watcher;
+use crate::timeline::pass::{self, Watcher};
 use crate::timeline::traveller::TravelError;
 
 /// How often the first pass is looked at.
@@ -62,7 +62,10 @@ pub fn serve(server: &Server, timeline: &mut Timeline, quit: &AtomicBool) -> Res
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let stop = || quit.load(Ordering::Relaxed) || over.load(Ordering::Relaxed);
-        scope.spawn(move || watch(&watcher, end, end, stop));
+        scope.spawn(move || {
+            watch(&watcher, end, end, stop);
+            report(&watcher.progress());
+        });
         let served = server.serve(timeline, quit).context("the server's socket");
         over.store(true, Ordering::Relaxed);
         served
@@ -95,14 +98,7 @@ fn watch(watcher: &Watcher, target: Tick, end: Tick, stop: impl Fn() -> bool) {
     let mut bar = None;
     loop {
         let progress = watcher.progress();
-        if progress.finished {
-            drop(bar);
-            if target == end {
-                report(&progress);
-            }
-            return;
-        }
-        if progress.reached >= target || stop() {
+        if progress.finished || progress.reached >= target || stop() {
             return;
         }
         let bar = bar.get_or_insert_with(|| Progress::towards(end, "first pass"));
@@ -114,8 +110,8 @@ fn watch(watcher: &Watcher, target: Tick, end: Tick, stop: impl Fn() -> bool) {
     }
 }
 
-/// Says what went wrong in a pass that is over.
-fn report(progress: &crate::timeline::pass::Progress) {
+/// Says what went wrong in a pass, if it did.
+fn report(progress: &pass::Progress) {
     if let Some(divergence) = &progress.divergence {
         output::note(&divergence.to_string());
     }
