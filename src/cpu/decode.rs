@@ -5,7 +5,7 @@ use super::isa::{self, Lowered};
 use super::op::{self, Op, op_flags};
 use super::state::{gpr, seg};
 use super::{Abort, Cpu};
-use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind, Register};
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 use std::cell::Cell;
 
 const _: () = assert!(
@@ -113,7 +113,14 @@ fn has_address_prefix(insn: &Instruction) -> bool {
 
 fn resolve_segment(op: &mut Op, insn: &Instruction, mode: Mode) {
     let register = insn.memory_segment();
-    if register == Register::SS {
+    // 64-bit mode ignores overrides by ES, CS, SS and DS in this too.
+    let on_stack = if mode == Mode::Bits64 && !matches!(register, Register::FS | Register::GS) {
+        use Register::{EBP, ESP, RBP, RSP};
+        matches!(insn.memory_base(), RSP | RBP | ESP | EBP)
+    } else {
+        register == Register::SS
+    };
+    if on_stack {
         op.flags |= op_flags::STACK;
     }
     let number = register.number() as u8;
@@ -231,6 +238,7 @@ impl Cpu {
         let mut offset = 0usize;
         let mut insn = Instruction::default();
         let mut ended = false;
+        let mut previous = None;
         let limit = if key.single { 1 } else { INSTRUCTIONS_MAX };
         while ticks < limit as u64 && offset < OFFSET_MAX {
             if decoder.set_position(offset).is_err() {
@@ -251,12 +259,14 @@ impl Cpu {
                 decoder.decode_out(&mut insn);
             }
             let instruction_rip = self.linear(rip.wrapping_add(offset as u64));
-            if !key.single && self.stops.has_offset((instruction_rip & 0xfff) as u16) {
+            let stop = !key.single && self.stops.has_offset((instruction_rip & 0xfff) as u16);
+            if stop {
                 let stop = resolve(&insn, key.mode, offset as u64, ticks);
                 stop.handler.set(op::breakpoint);
                 ops.push(stop);
             }
             let mut op = resolve(&insn, key.mode, offset as u64, ticks);
+            let prepare = prepare_address(&insn, &mut op);
             match isa::lower(
                 &Context {
                     mode: key.mode,
@@ -278,15 +288,23 @@ impl Cpu {
                     ended = true;
                 }
             }
-            ops.push(op);
+            ops.extend(prepare);
+            let fused = match (&previous, ops.last()) {
+                (Some(before), Some(last)) if key.mode == Mode::Bits64 && !stop => {
+                    isa::fuse(before, last, &insn, &op)
+                }
+                _ => None,
+            };
+            match fused {
+                Some(fused) => *ops.last_mut().expect("the compare is there") = fused,
+                None => ops.push(op),
+            }
+            previous = Some(insn);
             ticks += 1;
             offset += insn.len();
             if ended {
                 break;
             }
-        }
-        if !key.single {
-            isa::fuse(&mut ops, &self.stops, rip);
         }
         if !ended {
             ops.push(end_op(offset, ticks));
@@ -324,6 +342,7 @@ impl Cpu {
             ops.push(stop);
         }
         let mut op = resolve(&insn, key.mode, 0, 0);
+        let prepare = prepare_address(&insn, &mut op);
         let (handler, ended) = match isa::lower(
             &Context {
                 mode: key.mode,
@@ -336,6 +355,7 @@ impl Cpu {
             Lowered::Ending(handler) | Lowered::Alone(handler) => (handler, true),
         };
         op.handler.set(handler);
+        ops.extend(prepare);
         ops.push(op);
         if !ended {
             ops.push(end_op(insn.len(), 1));
@@ -366,6 +386,67 @@ impl Cpu {
             second: Some(second & !0xfff),
         })
     }
+}
+
+/// Where the address of a memory operand needs the general path, an op that goes before the instruction, checks the
+/// access against its segment, and leaves the linear address in a slot that the instruction then uses as its base.
+/// Instructions themselves so know only the fast way.
+fn prepare_address(insn: &Instruction, op: &mut Op) -> Option<Op> {
+    if !op.has(op_flags::SLOW_ADDRESS | op_flags::MEMORY) {
+        return None;
+    }
+    let mut factory = iced_x86::InstructionInfoFactory::new();
+    let access = factory
+        .info(insn)
+        .used_memory()
+        .iter()
+        .map(|memory| memory.access())
+        .collect::<Vec<_>>();
+    use iced_x86::OpAccess;
+    let touches = access
+        .iter()
+        .any(|a| !matches!(a, OpAccess::None | OpAccess::NoMemAccess));
+    let bit_string = matches!(
+        insn.mnemonic(),
+        Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
+    ) && insn.op1_kind() == OpKind::Register;
+    if !touches || bit_string {
+        return None;
+    }
+    let stores = (0..insn.op_count()).any(|n| insn.op_kind(n) == OpKind::Memory)
+        && matches!(
+            factory.info(insn).op_access(memory_operand(insn)),
+            OpAccess::Write | OpAccess::ReadWrite | OpAccess::CondWrite | OpAccess::ReadCondWrite
+        );
+    let mut prepare = Op {
+        handler: Cell::new(op::straight(compute_address)),
+        ..op.copy()
+    };
+    prepare.imm = insn.memory_size().size().max(1) as u64;
+    prepare.aux = stores as u8;
+    if insn.mnemonic() == Mnemonic::Pop && insn.memory_base().full_register() == Register::RSP {
+        // The address counts from the stack pointer after the pop.
+        prepare.disp = prepare.disp.wrapping_add(insn.memory_size().size() as i32);
+    }
+    op.base = gpr::ADDRESS as u8;
+    op.index = gpr::ZERO as u8;
+    op.disp = 0;
+    op.seg = seg::NONE as u8;
+    Some(prepare)
+}
+
+/// Which operand is in memory.
+fn memory_operand(insn: &Instruction) -> u32 {
+    (0..insn.op_count())
+        .find(|&n| insn.op_kind(n) == OpKind::Memory)
+        .unwrap_or(0)
+}
+
+fn compute_address(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
+    let offset = cpu.effective_address(op);
+    let address = cpu.segment_address(op.seg as usize, offset, op.imm as usize, op.aux != 0)?;
+    cpu.state.gpr[gpr::ADDRESS] = address;
+    Ok(())
 }
 
 /// The op that leaves a block which no branch ends.

@@ -25,6 +25,7 @@ pub mod state;
 pub mod stops;
 #[cfg(test)]
 pub mod testing;
+pub mod touched;
 pub mod world;
 
 use crate::memory::Memory;
@@ -37,6 +38,7 @@ use mmu::tlb::{Access, Tlb};
 use op::{Op, op_flags};
 use state::{State, gpr, rights, seg};
 use stops::{Stops, WatchHit};
+use touched::Touched;
 use world::{Dma, World};
 
 /// An instruction could not complete; [`Cpu::abort`] holds the reason. It has changed nothing but what the SDM says
@@ -159,6 +161,8 @@ pub struct Cpu {
     /// Set while `run` runs.
     world: Option<*mut (dyn World + 'static)>,
     dma: Vec<Dma>,
+    /// Notes of what is touched, if somebody wants them.
+    touched: Option<Box<Touched>>,
     tlb: Tlb,
 }
 
@@ -189,6 +193,7 @@ impl Cpu {
             new_tables: Vec::new(),
             world: None,
             dma: Vec::new(),
+            touched: None,
             tlb: Tlb::new(),
         });
         cpu.state_changed();
@@ -360,8 +365,8 @@ impl Cpu {
     #[inline(always)]
     fn offset64(&self, op: &Op) -> u64 {
         let gpr = &self.state.gpr;
-        debug_assert!(op.base < 18 && op.index < 18);
-        // SAFETY: the decoder makes slots below 18 only.
+        debug_assert!(op.base < 20 && op.index < 20);
+        // SAFETY: the decoder makes slots below 20 only.
         unsafe {
             gpr.get_unchecked(op.base as usize)
                 .wrapping_add(gpr.get_unchecked(op.index as usize) << (op.scale & 3))
@@ -369,12 +374,10 @@ impl Cpu {
         }
     }
 
-    /// Linear address of the memory operand, of which `bytes` bytes are accessed.
+    /// Linear address of the memory operand. (Segment checks, where there are any, were done by an op before: see
+    /// `decode::prepare_address`. What the access is does not matter then.)
     #[inline(always)]
-    pub fn address(&mut self, op: &Op, bytes: usize, write: bool) -> Result<u64, Abort> {
-        if op.flags & op_flags::SLOW_ADDRESS != 0 {
-            return self.address_slow(op, bytes, write);
-        }
+    pub fn address(&mut self, op: &Op, _bytes: usize, _write: bool) -> Result<u64, Abort> {
         debug_assert!(op.seg < 8);
         // SAFETY: the decoder makes slots below 7 only.
         let base = unsafe { *self.state.seg_base.get_unchecked(op.seg as usize) };
@@ -396,13 +399,6 @@ impl Cpu {
             }
         }
         offset
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn address_slow(&mut self, op: &Op, bytes: usize, write: bool) -> Result<u64, Abort> {
-        let offset = self.effective_address(op);
-        self.segment_address(op.seg as usize, offset, bytes, write)
     }
 
     /// Loads the memory operand.
@@ -475,9 +471,18 @@ impl Cpu {
     #[inline(always)]
     pub fn push<W: Width>(&mut self, value: W) -> Result<(), Abort> {
         let (address, rsp) = self.stack(W::BYTES as i64, W::BYTES, true)?;
-        self.write(address, value)?;
+        self.write(address, value)
+            .inspect_err(|_| self.aborted_on_stack())?;
         self.state.gpr[gpr::RSP] = rsp;
         Ok(())
+    }
+
+    /// The access that has just failed went through the stack pointer: a bad address is #SS then.
+    #[cold]
+    fn aborted_on_stack(&mut self) {
+        if self.abort == AbortReason::NotCanonical {
+            self.abort = AbortReason::Fault(Fault::with_code(vector::SS, 0));
+        }
     }
 
     /// The value `skip` bytes above the top of the stack.
@@ -485,6 +490,7 @@ impl Cpu {
     pub fn peek<W: Width>(&mut self, skip: u64) -> Result<W, Abort> {
         let (address, _) = self.stack(-(skip as i64), W::BYTES, false)?;
         self.read(address)
+            .inspect_err(|_| self.aborted_on_stack())
     }
 
     /// Moves RSP up by `bytes`, within the stack's address size.
@@ -505,6 +511,13 @@ impl Cpu {
     #[cold]
     fn code_written(&mut self, page: usize, offset: usize, bytes: usize) {
         self.blocks.written(&mut self.memory, page, offset, bytes);
+    }
+
+    /// Begins to take notes of what is touched. Gives those taken so far.
+    pub fn take_notes(&mut self) -> Option<Box<Touched>> {
+        self.forget_translations();
+        self.blocks.forget_ways();
+        self.touched.replace(Box::default())
     }
 
     /// Forgets all decoded code, for RAM that was changed from outside.

@@ -90,6 +90,14 @@ pub mod op_flags {
 const _: () = assert!(size_of::<Op>() == 32);
 
 impl Op {
+    /// Another op with the same operands.
+    pub fn copy(&self) -> Op {
+        Op {
+            handler: self.handler.clone(),
+            ..*self
+        }
+    }
+
     /// Distance of the next instruction from the start of the block.
     #[inline(always)]
     pub fn next_offset(&self) -> u64 {

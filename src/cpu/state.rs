@@ -25,6 +25,8 @@ pub mod gpr {
     pub const ZERO: usize = 16;
     /// RIP. While a block runs: where the block starts.
     pub const RIP: usize = 17;
+    /// Linear address of a memory operand that was computed the general way; 0 not part of the state.
+    pub const ADDRESS: usize = 18;
 }
 
 /// Index of a segment register in [`State::seg`], numbered as instructions encode them.
@@ -166,7 +168,7 @@ pub struct Mtrrs {
 #[repr(C, align(32))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct State {
-    /// General registers, then the constant zero, then RIP (see [`gpr`]). Two words keep what follows aligned.
+    /// General registers, then slots that addresses are made of (see [`gpr`]).
     pub gpr: [u64; 20],
     /// Arithmetic flags (lazy) and the other bits of RFLAGS.
     pub flags: Flags,
@@ -380,6 +382,7 @@ impl State {
         let mut s = *self;
         let rflags = s.flags.rflags();
         s.flags.set_rflags(rflags);
+        s.gpr[gpr::ADDRESS] = 0;
         s
     }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 impl Debuggee for Timeline {
     fn position(&self) -> Tick {
-        self.traveller.tick()
+        self.travellers[0].tick()
     }
 
     fn start(&self) -> Tick {
@@ -17,11 +17,11 @@ impl Debuggee for Timeline {
     }
 
     fn end(&self) -> Tick {
-        self.traveller.end()
+        self.travellers[0].end()
     }
 
     fn guest_time(&self) -> GuestNs {
-        self.traveller.replayer().world.guest_time(self.position())
+        self.travellers[0].replayer().world.guest_time(self.position())
     }
 
     fn cpus(&self) -> usize {
@@ -33,7 +33,7 @@ impl Debuggee for Timeline {
     }
 
     fn registers(&self, _cpu: usize) -> Registers {
-        let world = &self.traveller.replayer().world;
+        let world = &self.travellers[0].replayer().world;
         view::registers(&self.machine().cpu, world.task_priority())
     }
 
@@ -59,9 +59,9 @@ impl Debuggee for Timeline {
         if self.position() >= self.end() {
             return stop(StopReason::HistoryEnd);
         }
-        self.traveller.set_stops(engine_stops(stops));
+        self.travellers[0].set_stops(engine_stops(stops));
         let next = self.position() + 1;
-        match self.traveller.run(next, true, interrupt) {
+        match self.travellers[0].run(next, true, interrupt) {
             Ok(Exit::Watchpoint(hit)) => stop(search::watch_reason(&hit)),
             Ok(_) => stop(StopReason::Stepped),
             Err(error) => stop(reason_of(error)),
@@ -146,6 +146,6 @@ impl Debuggee for Timeline {
     }
 
     fn last_event(&self) -> Option<(Tick, String)> {
-        self.traveller.replayer().world.last_event(self.position())
+        self.travellers[0].replayer().world.last_event(self.position())
     }
 }

@@ -31,7 +31,7 @@ pub fn registers(cpu: &Cpu, task_priority: u8) -> Registers {
         st: std::array::from_fn(|n| f80_bytes(&s.x87.r[(top + n) & 7])),
         fctrl: s.x87.control,
         fstat: s.x87.status,
-        ftag: s.x87.tag,
+        ftag: s.x87.full_tag(),
         fiseg: s.x87.code_selector,
         fioff: s.x87.ip as u32,
         foseg: s.x87.data_selector,

@@ -81,9 +81,15 @@ fn excluded(code: Code) -> Option<&'static str> {
     }
     let loads_segment = info.op_count() > 0
         && (info.op0_kind() == OpCodeOperandKind::seg_reg
-            || matches!(code.mnemonic(), Mnemonic::Lfs | Mnemonic::Lgs | Mnemonic::Lss)
+            || matches!(
+                code.mnemonic(),
+                Mnemonic::Lfs | Mnemonic::Lgs | Mnemonic::Lss
+            )
             || code.mnemonic() == Mnemonic::Pop
-                && matches!(info.op0_kind(), OpCodeOperandKind::fs | OpCodeOperandKind::gs));
+                && matches!(
+                    info.op0_kind(),
+                    OpCodeOperandKind::fs | OpCodeOperandKind::gs
+                ));
     if loads_segment {
         return Some("loads a segment: depends on the kernel's descriptor tables");
     }

@@ -292,7 +292,10 @@ impl Native {
         for (page, _) in layout::present() {
             map(page, PAGE, writable)?;
         }
-        let exits = [silicon_exit0 as *const () as u64, silicon_exit1 as *const () as u64];
+        let exits = [
+            silicon_exit0 as *const () as u64,
+            silicon_exit1 as *const () as u64,
+        ];
         // SAFETY: the pages were just mapped.
         unsafe {
             ptr::write(EXIT_POINTERS as *mut [u64; 2], exits);

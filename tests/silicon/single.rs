@@ -79,7 +79,10 @@ fn every_form_does_what_the_host_does() {
     let mut skipped: BTreeMap<String, Vec<Code>> = BTreeMap::new();
     let mut tallies = Vec::new();
     for code in Code::values() {
-        if only.as_ref().is_some_and(|part| !format!("{code:?}").contains(part)) {
+        if only
+            .as_ref()
+            .is_some_and(|part| !format!("{code:?}").contains(part))
+        {
             continue;
         }
         let why = match fate(code) {

@@ -25,7 +25,9 @@ impl Calculator {
         }
         y.negative ^= subtract;
         match (x.class, y.class) {
-            (Class::Infinity, Class::Infinity) if x.negative != y.negative => return self.invalid(),
+            (Class::Infinity, Class::Infinity) if x.negative != y.negative => {
+                return self.invalid();
+            }
             (Class::Infinity, _) => {
                 self.note_denormal(&y);
                 return infinity(x.negative);
@@ -47,12 +49,8 @@ impl Calculator {
         self.note_denormal(&x);
         self.note_denormal(&y);
         match (x.class, y.class) {
-            (Class::Zero, _) => {
-                self.round(y.negative, y.exponent, (y.significand as u128) << 64)
-            }
-            (_, Class::Zero) => {
-                self.round(x.negative, x.exponent, (x.significand as u128) << 64)
-            }
+            (Class::Zero, _) => self.round(y.negative, y.exponent, (y.significand as u128) << 64),
+            (_, Class::Zero) => self.round(x.negative, x.exponent, (x.significand as u128) << 64),
             _ => self.sum_finite(x, y),
         }
     }
