@@ -21,7 +21,10 @@ impl Debuggee for Timeline {
     }
 
     fn guest_time(&self) -> GuestNs {
-        self.travellers[0].replayer().world.guest_time(self.position())
+        self.travellers[0]
+            .replayer()
+            .world
+            .guest_time(self.position())
     }
 
     fn cpus(&self) -> usize {
@@ -146,6 +149,9 @@ impl Debuggee for Timeline {
     }
 
     fn last_event(&self) -> Option<(Tick, String)> {
-        self.travellers[0].replayer().world.last_event(self.position())
+        self.travellers[0]
+            .replayer()
+            .world
+            .last_event(self.position())
     }
 }
