@@ -136,7 +136,7 @@ fn roles<T: Copy>([x, y, z]: [T; 3], control: u8) -> [T; 3] {
 
 fn in_software<K: Kind>(operands: [V; 3], control: u8, mxcsr: &mut u32) -> V {
     let element = |mxcsr: &mut u32, n: usize, operands: [u64; 3]| {
-        let negate = if n % 2 == 0 { NEGATE_EVEN } else { NEGATE_ODD };
+        let negate = if n & 1 == 0 { NEGATE_EVEN } else { NEGATE_ODD };
         multiply_add(
             if K::SINGLE { SINGLE } else { DOUBLE },
             roles(operands, control),
@@ -168,7 +168,7 @@ fn negated<K: Kind>(value: V, even: bool, odd: bool) -> V {
     if K::SINGLE {
         let mut x: [f32; 4] = cast(value);
         for (n, x) in x.iter_mut().enumerate() {
-            let on = if n % 2 == 0 { even } else { odd };
+            let on = if n & 1 == 0 { even } else { odd };
             if on && !x.is_nan() {
                 *x = -*x;
             }
@@ -177,7 +177,7 @@ fn negated<K: Kind>(value: V, even: bool, odd: bool) -> V {
     } else {
         let mut x: [f64; 2] = cast(value);
         for (n, x) in x.iter_mut().enumerate() {
-            let on = if n % 2 == 0 { even } else { odd };
+            let on = if n & 1 == 0 { even } else { odd };
             if on && !x.is_nan() {
                 *x = -*x;
             }

@@ -232,7 +232,7 @@ fn operands(numbers: &mut Numbers) -> Registers {
         mxcsr: CONTROLS[(numbers.next() % 8) as usize],
         reserved: 0,
     };
-    if numbers.next() % 4 == 0 {
+    if numbers.next() & 3 == 0 {
         registers.vector[1] = registers.vector[0];
     }
     registers
