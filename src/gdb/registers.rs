@@ -212,6 +212,11 @@ pub static ROWS: [Row; 66] = [
 pub const EXPEDITED: [usize; 3] = [16, 7, 6];
 
 impl Row {
+    /// The value, if it fits into 64 bits.
+    pub fn integer(&self, registers: &Registers) -> Option<u64> {
+        (self.bits <= 64).then(|| (self.get)(registers) as u64 & (u64::MAX >> (64 - self.bits)))
+    }
+
     /// The bytes on the wire, in target order (little endian).
     pub fn bytes(&self, registers: &Registers) -> Vec<u8> {
         (self.get)(registers).to_le_bytes()[..self.bits / 8].to_vec()

@@ -3,6 +3,8 @@
 //! The GDB server and its `monitor` commands know a recording only through [`Debuggee`]. Everything here is
 //! plain data: no protocol, no sockets, no engine.
 
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::tick::{GuestNs, Tick};
@@ -101,16 +103,93 @@ pub struct Watchpoint {
     pub kind: WatchKind,
 }
 
+/// What a condition can look at: the position as one processor sees it.
+pub trait Scene {
+    /// Registers of the processor.
+    fn registers(&mut self) -> &Registers;
+    /// As [`Debuggee::read_virtual`] for the processor.
+    fn read_virtual(&self, addr: u64, out: &mut [u8]) -> usize;
+}
+
+/// A position of any debuggee as a scene.
+pub struct SceneOf<'a> {
+    debuggee: &'a dyn Debuggee,
+    cpu: usize,
+    registers: Option<Registers>,
+}
+
+impl<'a> SceneOf<'a> {
+    /// What a processor sees now.
+    pub fn new(debuggee: &'a dyn Debuggee, cpu: usize) -> Self {
+        Self {
+            debuggee,
+            cpu,
+            registers: None,
+        }
+    }
+}
+
+impl Scene for SceneOf<'_> {
+    fn registers(&mut self) -> &Registers {
+        self.registers
+            .get_or_insert_with(|| self.debuggee.registers(self.cpu))
+    }
+
+    fn read_virtual(&self, addr: u64, out: &mut [u8]) -> usize {
+        let wanted = out.len();
+        self.debuggee.read_virtual(self.cpu, addr, out).min(wanted)
+    }
+}
+
+/// Decides at each hit of a breakpoint whether it counts. Asked within a run, up to millions of times, and never
+/// about anything but the position: the answer must be a function of that.
+pub trait Condition: Send + Sync {
+    /// Whether a run in this direction stops at a breakpoint that it has met.
+    fn holds(&self, addr: u64, direction: Direction, scene: &mut dyn Scene) -> bool;
+}
+
+/// A condition or none. Two are equal when they are the same one.
+#[derive(Clone, Default)]
+pub struct Conditions(pub Option<Arc<dyn Condition>>);
+
+impl fmt::Debug for Conditions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "some" } else { "none" })
+    }
+}
+
+impl PartialEq for Conditions {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Conditions {}
+
 /// Where a run stops before history does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stops {
-    /// Linear addresses of instructions; sorted, without duplicates.
+    /// Linear addresses of instructions; sorted, without duplicates. Which hits count say the conditions.
     pub breakpoints: Vec<u64>,
     /// Sorted, without duplicates.
     pub watchpoints: Vec<Watchpoint>,
+    /// Says which hits of breakpoints count; none: all do.
+    pub conditions: Conditions,
 }
 
 impl Stops {
+    /// Whether a hit of a breakpoint counts.
+    pub fn counts(&self, addr: u64, direction: Direction, scene: &mut dyn Scene) -> bool {
+        match &self.conditions.0 {
+            Some(condition) => condition.holds(addr, direction, scene),
+            None => true,
+        }
+    }
+
     /// Whether there is nothing to stop at.
     pub fn is_empty(&self) -> bool {
         self.breakpoints.is_empty() && self.watchpoints.is_empty()

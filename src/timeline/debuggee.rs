@@ -33,8 +33,7 @@ impl Debuggee for Timeline {
     }
 
     fn registers(&self, _cpu: usize) -> Registers {
-        let world = &self.traveller.replayer().world;
-        view::registers(&self.machine().cpu, world.task_priority())
+        view::registers(self.traveller.replayer())
     }
 
     fn read_virtual(&self, _cpu: usize, addr: u64, out: &mut [u8]) -> usize {
@@ -83,6 +82,7 @@ impl Debuggee for Timeline {
         let watched = Stops {
             breakpoints: Vec::new(),
             watchpoints: stops.watchpoints.clone(),
+            ..Stops::default()
         };
         let done = self.step(cpu, &watched, interrupt);
         match self.go(here - 1, interrupt) {

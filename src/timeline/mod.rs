@@ -13,7 +13,7 @@ mod view;
 use crate::cpu::stops as cpu_stops;
 use crate::tick::Tick;
 use crate::trace::Recording;
-use api::{Stop, StopReason, Stops, WatchKind};
+use api::{Direction, Stop, StopReason, Stops, WatchKind};
 use checkpoints::{Config, Store};
 use pass::FirstPass;
 use std::collections::VecDeque;
@@ -112,7 +112,7 @@ impl Timeline {
         if self.traveller.tick() >= self.traveller.end() {
             return stop(StopReason::HistoryEnd);
         }
-        self.traveller.set_stops(engine_stops(stops));
+        self.traveller.set_debugger_stops(stops, Direction::Forward);
         let end = self.traveller.end();
         match self.traveller.run(end, true, interrupt) {
             Ok(crate::cpu::run::Exit::Breakpoint) => {
@@ -134,7 +134,8 @@ impl Timeline {
                 Err(error) => stop(reason_of(error)),
             };
         }
-        self.traveller.set_stops(engine_stops(stops));
+        self.traveller
+            .set_debugger_stops(stops, Direction::Backward);
         let found = search::last_before(&mut self.traveller, &self.store, here, interrupt);
         let (target, reason) = match found {
             Ok(Some(hit)) => (hit.tick, hit.reason),

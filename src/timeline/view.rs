@@ -1,12 +1,40 @@
 //! The machine at the position as a debugger sees it: registers and memory, without any effect on the guest.
 
-use super::api::Registers;
+use super::api::{Registers, Scene};
 use crate::cpu::Cpu;
 use crate::cpu::state::{F80, seg};
+use crate::replay::Replayer;
+
+/// The position of a replay, as conditions look at it.
+pub struct Here<'a> {
+    replayer: &'a Replayer,
+    registers: Option<Registers>,
+}
+
+impl<'a> Here<'a> {
+    /// What there is to see now.
+    pub fn new(replayer: &'a Replayer) -> Self {
+        Self {
+            replayer,
+            registers: None,
+        }
+    }
+}
+
+impl Scene for Here<'_> {
+    fn registers(&mut self) -> &Registers {
+        self.registers
+            .get_or_insert_with(|| registers(self.replayer))
+    }
+
+    fn read_virtual(&self, addr: u64, out: &mut [u8]) -> usize {
+        read_virtual(&self.replayer.machine.cpu, addr, out)
+    }
+}
 
 /// Registers of the processor.
-pub fn registers(cpu: &Cpu, task_priority: u8) -> Registers {
-    let s = &cpu.state;
+pub fn registers(replayer: &Replayer) -> Registers {
+    let s = &replayer.machine.cpu.state;
     let top = (s.x87.status >> 11 & 7) as usize;
     let selector = |register: usize| s.seg[register].selector;
     Registers {
@@ -26,7 +54,7 @@ pub fn registers(cpu: &Cpu, task_priority: u8) -> Registers {
         cr2: s.cr2,
         cr3: s.cr3,
         cr4: s.cr4,
-        cr8: task_priority as u64,
+        cr8: replayer.world.task_priority() as u64,
         efer: s.efer,
         st: std::array::from_fn(|n| f80_bytes(&s.x87.r[(top + n) & 7])),
         fctrl: s.x87.control,

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use retrovisor::tick::{GuestNs, NS_PER_TICK, Tick};
 use retrovisor::timeline::api::{
-    Debuggee, Description, Direction, Registers, Stop, StopReason, Stops, WatchKind,
+    Debuggee, Description, Direction, Registers, SceneOf, Stop, StopReason, Stops, WatchKind,
 };
 
 pub const CODE: u64 = 0x401000;
@@ -128,10 +128,13 @@ impl Toy {
         })
     }
 
-    fn at_breakpoint(&self, stops: &Stops) -> Option<StopReason> {
-        let addr = self.rip_at(self.cpu_at(self.position), self.position);
-        (self.position < self.end && stops.breakpoints.binary_search(&addr).is_ok())
-            .then_some(StopReason::Breakpoint { addr })
+    fn at_breakpoint(&self, direction: Direction, stops: &Stops) -> Option<StopReason> {
+        let cpu = self.cpu_at(self.position);
+        let addr = self.rip_at(cpu, self.position);
+        (self.position < self.end
+            && stops.breakpoints.binary_search(&addr).is_ok()
+            && stops.counts(addr, direction, &mut SceneOf::new(self, cpu)))
+        .then_some(StopReason::Breakpoint { addr })
     }
 
     /// One tick in a direction; `None`: done, with nothing to report.
@@ -296,7 +299,7 @@ impl Debuggee for Toy {
             if let Some(reason) = reason {
                 return Stop { reason, cpu: moved };
             }
-            if let Some(reason) = self.at_breakpoint(stops) {
+            if let Some(reason) = self.at_breakpoint(direction, stops) {
                 return Stop {
                     reason,
                     cpu: self.current_cpu(),
