@@ -70,6 +70,55 @@ pub struct Registers {
     pub xmm: [u128; 16],
     /// SSE control and status.
     pub mxcsr: u32,
+    /// Bits 128 to 255 of YMM0 to YMM15.
+    pub ymm_high: [u128; 16],
+    /// Bases of ES, CS, SS and DS, in this order (0 in 64-bit mode, but for stale ones).
+    pub seg_base: [u64; 4],
+    /// Limits of ES, CS, SS, DS, FS and GS in bytes, in this order.
+    pub seg_limit: [u32; 6],
+    /// Global descriptor table.
+    pub gdt: Table,
+    /// Interrupt descriptor table.
+    pub idt: Table,
+    /// Local descriptor table.
+    pub ldt: Table,
+    /// Its selector.
+    pub ldtr: u16,
+    /// Task state segment.
+    pub tss: Table,
+    /// Its selector.
+    pub tr: u16,
+    /// Debug registers; 4 and 5 are not used.
+    pub dr: [u64; 8],
+    /// IA32_STAR.
+    pub star: u64,
+    /// IA32_LSTAR: where SYSCALL goes.
+    pub lstar: u64,
+    /// IA32_CSTAR.
+    pub cstar: u64,
+    /// IA32_FMASK.
+    pub fmask: u64,
+    /// IA32_SYSENTER_CS, ESP, EIP.
+    pub sysenter: [u64; 3],
+    /// IA32_PAT.
+    pub pat: u64,
+    /// IA32_MISC_ENABLE.
+    pub misc_enable: u64,
+    /// IA32_TSC_AUX.
+    pub tsc_aux: u64,
+    /// The position.
+    pub tick: Tick,
+    /// Guest time at the position.
+    pub time: GuestNs,
+}
+
+/// Where a table that a register points to lies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// Linear address.
+    pub base: u64,
+    /// Offset of the last byte.
+    pub limit: u32,
 }
 
 /// Which way to run.

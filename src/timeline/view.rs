@@ -1,6 +1,6 @@
 //! The machine at the position as a debugger sees it: registers and memory, without any effect on the guest.
 
-use super::api::{Registers, Scene};
+use super::api::{Registers, Scene, Table};
 use crate::cpu::Cpu;
 use crate::cpu::state::{F80, seg};
 use crate::replay::Replayer;
@@ -67,7 +67,33 @@ pub fn registers(replayer: &Replayer) -> Registers {
         fop: s.x87.opcode,
         xmm: std::array::from_fn(|n| s.vector[n].0[0] as u128 | (s.vector[n].0[1] as u128) << 64),
         mxcsr: s.mxcsr,
+        ymm_high: std::array::from_fn(|n| {
+            s.vector[n].0[2] as u128 | (s.vector[n].0[3] as u128) << 64
+        }),
+        seg_base: std::array::from_fn(|n| s.seg_base[n]),
+        seg_limit: std::array::from_fn(|n| s.seg[n].limit),
+        gdt: table(s.gdtr.base, s.gdtr.limit as u32),
+        idt: table(s.idtr.base, s.idtr.limit as u32),
+        ldt: table(s.ldtr.base, s.ldtr.segment.limit),
+        ldtr: s.ldtr.segment.selector,
+        tss: table(s.tr.base, s.tr.segment.limit),
+        tr: s.tr.segment.selector,
+        dr: s.dr,
+        star: s.star,
+        lstar: s.lstar,
+        cstar: s.cstar,
+        fmask: s.fmask,
+        sysenter: s.sysenter,
+        pat: s.pat,
+        misc_enable: s.misc_enable,
+        tsc_aux: s.tsc_aux,
+        tick: replayer.tick(),
+        time: replayer.world.guest_ns(replayer.tick()),
     }
+}
+
+fn table(base: u64, limit: u32) -> Table {
+    Table { base, limit }
 }
 
 fn f80_bytes(value: &F80) -> [u8; 10] {

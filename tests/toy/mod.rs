@@ -248,6 +248,11 @@ impl Debuggee for Toy {
             fctrl: 0x37f,
             ftag: 0xffff,
             mxcsr: 0x1f80,
+            lstar: CODE,
+            tr: 0x40,
+            dr: [0x600d, 0, 0, 0, 0, 0, 0xffff_4ff1, 0x000d_0402],
+            tick: self.position,
+            time: self.position * NS_PER_TICK,
             ..Registers::default()
         };
         r.gpr[0] = self.done(cpu, self.position);
@@ -259,6 +264,7 @@ impl Debuggee for Toy {
         r.st[0] = [0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0x3f];
         r.xmm[0] = 0x0f0e0d0c_0b0a0908_07060504_03020100;
         r.xmm[15] = 15;
+        r.ymm_high[0] = 1 << 64;
         r
     }
 
