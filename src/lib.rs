@@ -1,5 +1,6 @@
 //! retrovisor: records the run of a whole x86-64 machine and lets GDB travel through it. See ARCHITECTURE.md.
 
+pub mod cli;
 pub mod cpu;
 pub mod demo;
 pub mod gdb;

@@ -1,2 +1,5 @@
 //! The command line, nothing else: see `cli`.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    retrovisor::cli::main()
+}

@@ -78,6 +78,8 @@ pub struct Blocks {
     #[allow(clippy::vec_box)]
     all: Vec<Box<Block>>,
     ops: usize,
+    /// Blocks with links.
+    linked: Vec<*const Block>,
 }
 
 fn chunk_mask(offset: usize, bytes: usize) -> u64 {
@@ -95,6 +97,7 @@ impl Blocks {
             jump: vec![std::ptr::null(); JUMP_ENTRIES].into_boxed_slice(),
             all: Vec::new(),
             ops: 0,
+            linked: Vec::new(),
         }
     }
 
@@ -110,6 +113,28 @@ impl Blocks {
         let block = unsafe { self.jump.get_unchecked(Self::slot(rip)).as_ref()? };
         (block.key.physical == physical && block.key.mode == mode && block.second.is_none())
             .then_some(block)
+    }
+
+    /// Remembers the successor of a block.
+    pub fn link(&mut self, from: &Block, slot: usize, to: *const Block) {
+        if from.links.iter().all(|link| link.get().is_null()) {
+            self.linked.push(from);
+        }
+        from.links[slot].set(to);
+    }
+
+    /// Forgets all ways from block to block: each has to be looked up again once.
+    pub fn forget_ways(&mut self) {
+        for block in self.linked.drain(..) {
+            // SAFETY: the list names blocks that `all` owns; it is emptied together with that.
+            unsafe {
+                (*block)
+                    .links
+                    .iter()
+                    .for_each(|link| link.set(std::ptr::null()))
+            };
+        }
+        self.jump.fill(std::ptr::null());
     }
 
     /// Forgets what the jump table says of an address.
@@ -253,6 +278,7 @@ impl Blocks {
         }
         self.jump.fill(std::ptr::null());
         self.map.clear();
+        self.linked.clear();
         self.all.clear();
         self.ops = 0;
     }

@@ -70,10 +70,16 @@ mod feature {
         | 1 << 24 // FXSR
         | 1 << 25 // SSE
         | 1 << 26; // SSE2
-    pub const LEAF1_ECX: u32 = 1 << 13 // CMPXCHG16B
+    pub const LEAF1_ECX: u32 = 1 << 0 // SSE3
+        | 1 << 1 // PCLMULQDQ
+        | 1 << 9 // SSSE3
+        | 1 << 13 // CMPXCHG16B
+        | 1 << 19 // SSE4.1
+        | 1 << 20 // SSE4.2
         | 1 << 22 // MOVBE
         | 1 << 23 // POPCNT
-        | 1 << 24; // TSC deadline
+        | 1 << 24 // TSC deadline
+        | 1 << 25; // AES
     pub const LEAF7_EBX: u32 = 1 << 0 // FSGSBASE
         | 1 << 1 // TSC_ADJUST
         | 1 << 3 // BMI1
@@ -82,7 +88,8 @@ mod feature {
         | 1 << 8 // BMI2
         | 1 << 13 // the x87 selectors read as 0
         | 1 << 19 // ADX
-        | 1 << 20; // SMAP
+        | 1 << 20 // SMAP
+        | 1 << 29; // SHA
     pub const LEAF7_EDX: u32 = 1 << 26 // IBRS, IBPB
         | 1 << 27 // STIBP
         | 1 << 29 // ARCH_CAPABILITIES

@@ -25,6 +25,7 @@ pub mod state;
 pub mod stops;
 #[cfg(test)]
 pub mod testing;
+pub mod touched;
 pub mod world;
 
 use crate::memory::Memory;
@@ -37,6 +38,7 @@ use mmu::tlb::{Access, Tlb};
 use op::{Op, op_flags};
 use state::{State, gpr, rights, seg};
 use stops::{Stops, WatchHit};
+use touched::Touched;
 use world::{Dma, World};
 
 /// An instruction could not complete; [`Cpu::abort`] holds the reason. It has changed nothing but what the SDM says
@@ -159,6 +161,8 @@ pub struct Cpu {
     /// Set while `run` runs.
     world: Option<*mut (dyn World + 'static)>,
     dma: Vec<Dma>,
+    /// Notes of what is touched, if somebody wants them.
+    touched: Option<Box<Touched>>,
     tlb: Tlb,
 }
 
@@ -189,6 +193,7 @@ impl Cpu {
             new_tables: Vec::new(),
             world: None,
             dma: Vec::new(),
+            touched: None,
             tlb: Tlb::new(),
         });
         cpu.state_changed();
@@ -466,16 +471,25 @@ impl Cpu {
     #[inline(always)]
     pub fn push<W: Width>(&mut self, value: W) -> Result<(), Abort> {
         let (address, rsp) = self.stack(W::BYTES as i64, W::BYTES, true)?;
-        self.write(address, value)?;
+        self.write(address, value)
+            .inspect_err(|_| self.aborted_on_stack())?;
         self.state.gpr[gpr::RSP] = rsp;
         Ok(())
+    }
+
+    /// The access that has just failed went through the stack pointer: a bad address is #SS then.
+    #[cold]
+    fn aborted_on_stack(&mut self) {
+        if self.abort == AbortReason::NotCanonical {
+            self.abort = AbortReason::Fault(Fault::with_code(vector::SS, 0));
+        }
     }
 
     /// The value `skip` bytes above the top of the stack.
     #[inline(always)]
     pub fn peek<W: Width>(&mut self, skip: u64) -> Result<W, Abort> {
         let (address, _) = self.stack(-(skip as i64), W::BYTES, false)?;
-        self.read(address)
+        self.read(address).inspect_err(|_| self.aborted_on_stack())
     }
 
     /// Moves RSP up by `bytes`, within the stack's address size.
@@ -496,6 +510,13 @@ impl Cpu {
     #[cold]
     fn code_written(&mut self, page: usize, offset: usize, bytes: usize) {
         self.blocks.written(&mut self.memory, page, offset, bytes);
+    }
+
+    /// Begins to take notes of what is touched. Gives those taken so far.
+    pub fn take_notes(&mut self) -> Option<Box<Touched>> {
+        self.forget_translations();
+        self.blocks.forget_ways();
+        self.touched.replace(Box::default())
     }
 
     /// Forgets all decoded code, for RAM that was changed from outside.

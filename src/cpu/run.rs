@@ -167,8 +167,19 @@ impl Cpu {
         self.remaining -= 1;
     }
 
-    /// The block at RIP, or the fault of fetching it.
+    /// The block at RIP, or the fault of fetching it; noted where notes are taken.
     fn find_block(&mut self, single: bool) -> Result<*const Block, Abort> {
+        let block = self.find_block_unnoted(single)?;
+        if let Some(touched) = &mut self.touched {
+            // SAFETY: just found.
+            let (key, bytes) = unsafe { ((*block).key, (*block).bytes) };
+            touched.blocks.insert((key.physical, bytes));
+        }
+        Ok(block)
+    }
+
+    /// The block at RIP, or the fault of fetching it.
+    fn find_block_unnoted(&mut self, single: bool) -> Result<*const Block, Abort> {
         let rip = self.state.rip();
         if self.mode != super::decode::Mode::Bits64 {
             self.check_code_limit(rip)?;
@@ -294,7 +305,7 @@ impl Cpu {
     }
 
     /// Remembers a successor on the same page, where no mapping can come between.
-    fn link(&self, from: &Block, flow: Flow, to: *const Block, start: u64) {
+    fn link(&mut self, from: &Block, flow: Flow, to: *const Block, start: u64) {
         // SAFETY: as in `run_blocks`.
         let target = unsafe { &*to };
         let same_page = (start ^ self.state.rip()) & !0xfff == 0;
@@ -303,7 +314,7 @@ impl Cpu {
             && target.second.is_none()
             && target.key.physical & !0xfff == from.key.physical & !0xfff
         {
-            from.links[flow as usize].set(to);
+            self.blocks.link(from, flow as usize, to);
         }
     }
 

@@ -12,6 +12,8 @@ use crate::tick::Tick;
 pub const CODE: u64 = 0x1_0000;
 /// Where tests may keep data; the page before and the page behind are mapped, too.
 pub const DATA: u64 = 0x2_0000;
+/// The page table of the lowest 2 MiB, in which the pages of RAM are present.
+pub const PAGE_TABLE: u64 = TABLES + 0x3000;
 const TABLES: u64 = 0x8000;
 const IDT: u64 = 0x4000;
 const GDT: u64 = 0x5000;
@@ -132,6 +134,14 @@ pub fn execute(cpu: &mut Cpu, code: &[u8]) -> Option<u8> {
     Some(((rip - 1 - HANDLERS) / 16) as u8)
 }
 
+/// Runs the one instruction at RIP. Gives the vector of the exception that it raised, if it did.
+pub fn step(cpu: &mut Cpu) -> Option<u8> {
+    let until = cpu.tick() + 1;
+    assert_eq!(cpu.run(&mut Quiet, until, false), Exit::Tick);
+    let distance = cpu.state.rip().wrapping_sub(HANDLERS);
+    (distance < 512).then_some((distance / 16) as u8)
+}
+
 /// Numbers that look random and are the same in every run (splitmix64).
 pub struct Numbers(pub u64);
 
@@ -143,5 +153,10 @@ impl Numbers {
         z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ z >> 31
+    }
+
+    /// The next one below a bound.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::gdb::agent::{Program, Subject};
-use crate::gdb::registers::ROWS;
+use crate::gdb::registers::{ROWS, TIME};
 use crate::timeline::api::{Condition, Conditions, Direction, Scene, Stops, Watchpoint};
 
 /// At most so many of all kinds together: more than anybody sets, and a bound for memory and for the engine.
@@ -42,6 +42,9 @@ struct Seen<'a>(&'a mut dyn Scene);
 
 impl Subject for Seen<'_> {
     fn register(&mut self, number: usize) -> Option<u64> {
+        if number == TIME {
+            return Some(self.0.time());
+        }
         ROWS.get(number)?.integer(self.0.registers())
     }
 

@@ -319,6 +319,9 @@ pub static ROWS: [Row; 120] = [
     hidden(&POSITION, "rv_time", 64, "uint64", |r| r.time.into()),
 ];
 
+/// Number of the guest time.
+pub const TIME: usize = ROWS.len() - 1;
+
 /// Registers that every stop reply carries, so that stepping needs no `g`: rip, rsp and rbp by number.
 pub const EXPEDITED: [usize; 3] = [16, 7, 6];
 
@@ -467,6 +470,7 @@ mod tests {
             );
             assert_eq!(row.bits % 8, 0);
         }
+        assert_eq!(ROWS[TIME].name, "rv_time");
         assert_eq!(EXPEDITED.map(|i| ROWS[i].name), ["rip", "rsp", "rbp"]);
     }
 }

@@ -6,6 +6,7 @@
 pub mod boot;
 mod digest;
 mod entry;
+pub mod outputs;
 
 pub use digest::StateDigest;
 

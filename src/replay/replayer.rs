@@ -5,7 +5,7 @@ use super::world::{LogPosition, LogWorld};
 use crate::cpu::run::Exit;
 use crate::machine::{Machine, STATE_VERSION, StateDigest, StateError, model_from_leaves};
 use crate::memory::MemoryError;
-use crate::tick::Tick;
+use crate::tick::{NS_PER_TICK, Tick};
 use crate::trace::{Error as TraceError, Recording};
 use std::sync::Arc;
 use thiserror::Error;
@@ -45,6 +45,12 @@ impl Replayer {
             return Err(ReplayError::Unsupported(format!(
                 "the recording has {} processors; this version replays one",
                 config.cpus
+            )));
+        }
+        if config.ns_per_tick != NS_PER_TICK {
+            return Err(ReplayError::Unsupported(format!(
+                "the recording has ticks of {} ns; this version replays those of {NS_PER_TICK} ns",
+                config.ns_per_tick
             )));
         }
         let model = model_from_leaves(

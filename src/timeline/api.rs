@@ -154,8 +154,10 @@ pub struct Watchpoint {
 
 /// What a condition can look at: the position as one processor sees it.
 pub trait Scene {
-    /// Registers of the processor.
+    /// Registers of the processor, but [`Registers::time`] may be missing: it takes longer than all others.
     fn registers(&mut self) -> &Registers;
+    /// Guest time.
+    fn time(&self) -> GuestNs;
     /// As [`Debuggee::read_virtual`] for the processor.
     fn read_virtual(&self, addr: u64, out: &mut [u8]) -> usize;
 }
@@ -182,6 +184,10 @@ impl Scene for SceneOf<'_> {
     fn registers(&mut self) -> &Registers {
         self.registers
             .get_or_insert_with(|| self.debuggee.registers(self.cpu))
+    }
+
+    fn time(&self) -> GuestNs {
+        self.debuggee.guest_time()
     }
 
     fn read_virtual(&self, addr: u64, out: &mut [u8]) -> usize {

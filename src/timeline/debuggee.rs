@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 impl Debuggee for Timeline {
     fn position(&self) -> Tick {
-        self.traveller.tick()
+        self.travellers[0].tick()
     }
 
     fn start(&self) -> Tick {
@@ -17,11 +17,14 @@ impl Debuggee for Timeline {
     }
 
     fn end(&self) -> Tick {
-        self.traveller.end()
+        self.travellers[0].end()
     }
 
     fn guest_time(&self) -> GuestNs {
-        self.traveller.replayer().world.guest_ns(self.position())
+        self.travellers[0]
+            .replayer()
+            .world
+            .guest_time(self.position())
     }
 
     fn cpus(&self) -> usize {
@@ -33,7 +36,10 @@ impl Debuggee for Timeline {
     }
 
     fn registers(&self, _cpu: usize) -> Registers {
-        view::registers(self.traveller.replayer())
+        Registers {
+            time: self.guest_time(),
+            ..view::registers(self.travellers[0].replayer())
+        }
     }
 
     fn read_virtual(&self, _cpu: usize, addr: u64, out: &mut [u8]) -> usize {
@@ -58,9 +64,9 @@ impl Debuggee for Timeline {
         if self.position() >= self.end() {
             return stop(StopReason::HistoryEnd);
         }
-        self.traveller.set_stops(engine_stops(stops));
+        self.travellers[0].set_stops(engine_stops(stops));
         let next = self.position() + 1;
-        match self.traveller.run(next, true, interrupt) {
+        match self.travellers[0].run(next, true, interrupt) {
             Ok(Exit::Watchpoint(hit)) => stop(search::watch_reason(&hit)),
             Ok(_) => stop(StopReason::Stepped),
             Err(error) => stop(reason_of(error)),
@@ -123,7 +129,6 @@ impl Debuggee for Timeline {
                 text("kernel", config.kernel.clone()),
                 text("command line", config.cmdline.clone()),
                 text("memory", format!("{} MiB", config.ram_bytes >> 20)),
-                text("processors", config.cpus.to_string()),
                 text(
                     "recorded by",
                     format!("retrovisor {} ({:?})", config.program, config.accel),
@@ -147,6 +152,9 @@ impl Debuggee for Timeline {
     }
 
     fn last_event(&self) -> Option<(Tick, String)> {
-        self.traveller.replayer().world.last_event()
+        self.travellers[0]
+            .replayer()
+            .world
+            .last_event(self.position())
     }
 }

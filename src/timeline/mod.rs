@@ -7,9 +7,11 @@ pub mod api;
 mod debuggee;
 pub mod pass;
 pub mod search;
+pub mod summary;
 pub mod traveller;
 mod view;
 
+use crate::cpu::run::Exit;
 use crate::cpu::stops as cpu_stops;
 use crate::tick::Tick;
 use crate::trace::Recording;
@@ -20,11 +22,14 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use summary::Summaries;
 use traveller::{TravelError, Traveller};
 
 /// Memory for checkpoints: with one guest of its own for the first pass, a server of a 256 MiB guest stays within
 /// guest RAM plus 512 MiB.
 const CHECKPOINT_MEMORY: u64 = 192 << 20;
+/// Machines that search at the same time: each has RAM of its own.
+const SEARCHERS: usize = 2;
 /// Checkpoints on the trail behind the position that are kept at most.
 const TRAIL_MAX: usize = 96;
 /// The last checkpoint of a trail is no farther from the position than this: a millisecond of replay.
@@ -34,8 +39,10 @@ const TRAIL_NEAREST: Tick = 1 << 14;
 pub struct Timeline {
     recording: Arc<Recording>,
     store: Arc<Store>,
+    summaries: Summaries,
     pass: FirstPass,
-    traveller: Traveller,
+    /// Machines that search; the first one stands at the position.
+    travellers: Vec<Traveller>,
     /// Ticks of the trail's checkpoints, oldest first.
     trail: VecDeque<Tick>,
 }
@@ -48,8 +55,9 @@ impl Timeline {
             spill: Some(scratch_path()),
             ..Config::default()
         })?);
-        let traveller = Traveller::new(&recording, &store)?;
-        let pass = FirstPass::start(&recording, &store).map_err(|error| {
+        let travellers = vec![Traveller::new(&recording, &store)?];
+        let summaries = Summaries::default();
+        let pass = FirstPass::start(&recording, &store, &summaries).map_err(|error| {
             crate::replay::ReplayError::Unsupported(format!(
                 "no thread for the first pass: {error}"
             ))
@@ -58,7 +66,8 @@ impl Timeline {
             recording,
             store,
             pass,
-            traveller,
+            summaries,
+            travellers,
             trail: VecDeque::new(),
         })
     }
@@ -80,21 +89,20 @@ impl Timeline {
 
     /// The machine at the position, to look at.
     pub fn machine(&self) -> &crate::machine::Machine {
-        &self.traveller.replayer().machine
+        &self.travellers[0].replayer().machine
     }
 
     /// Goes to a tick.
     pub fn go(&mut self, tick: Tick, interrupt: &AtomicBool) -> Result<(), TravelError> {
-        let tick = tick.min(self.traveller.end());
+        let tick = tick.min(self.travellers[0].end());
         let interrupted = || interrupt.load(std::sync::atomic::Ordering::Relaxed);
         // Where the pass has not been yet it is as quick as anybody.
         let distance = self.recording.config().digest_distance_ticks.max(1);
-        if self.traveller.tick() > tick || tick - self.traveller.tick() > 2 * distance {
+        if self.travellers[0].tick() > tick || tick - self.travellers[0].tick() > 2 * distance {
             self.pass.wait_for(tick / distance * distance, interrupted);
         }
         let mut made = Vec::new();
-        let result = self
-            .traveller
+        let result = self.travellers[0]
             .go_with_trail(tick, TRAIL_NEAREST, interrupt, |tick| made.push(tick));
         self.trail.extend(made);
         while self.trail.len() > TRAIL_MAX {
@@ -107,36 +115,46 @@ impl Timeline {
         result
     }
 
-    /// Runs forward to the next stop.
+    /// Runs forward to the next stop. Intervals whose summary excludes all stops are jumped over.
     fn run_forward(&mut self, stops: &Stops, interrupt: &AtomicBool) -> Stop {
-        if self.traveller.tick() >= self.traveller.end() {
-            return stop(StopReason::HistoryEnd);
-        }
-        self.traveller.set_debugger_stops(stops, Direction::Forward);
-        let end = self.traveller.end();
-        match self.traveller.run(end, true, interrupt) {
-            Ok(crate::cpu::run::Exit::Breakpoint) => {
-                let addr = self.machine().cpu.linear_rip();
-                stop(StopReason::Breakpoint { addr })
+        let end = self.travellers[0].end();
+        let mut pass_breakpoint = true;
+        self.travellers[0].set_debugger_stops(stops, Direction::Forward);
+        while self.travellers[0].tick() < end {
+            let here = self.travellers[0].tick();
+            let from = search::next_candidate(&self.store, &self.summaries, stops, here, end);
+            // A jump of less than an interval costs more than running.
+            if from > here && self.store.nearest(from) == Some(from) {
+                if let Err(error) = self.travellers[0].go(from, interrupt) {
+                    return stop(reason_of(error));
+                }
+                pass_breakpoint = false;
+                continue;
             }
-            Ok(crate::cpu::run::Exit::Watchpoint(hit)) => stop(search::watch_reason(&hit)),
-            Ok(_) => stop(StopReason::HistoryEnd),
-            Err(error) => stop(reason_of(error)),
+            let until = self.store.next_after(here).unwrap_or(end).min(end);
+            match self.travellers[0].run(until, pass_breakpoint, interrupt) {
+                Ok(Exit::Breakpoint) => {
+                    let addr = self.machine().cpu.linear_rip();
+                    return stop(StopReason::Breakpoint { addr });
+                }
+                Ok(Exit::Watchpoint(hit)) => return stop(search::watch_reason(&hit)),
+                Ok(_) => pass_breakpoint = false,
+                Err(error) => return stop(reason_of(error)),
+            }
         }
+        stop(StopReason::HistoryEnd)
     }
 
     /// Runs backward to the last stop before the position.
     fn run_backward(&mut self, stops: &Stops, interrupt: &AtomicBool) -> Stop {
-        let here = self.traveller.tick();
+        let here = self.travellers[0].tick();
         if stops.is_empty() || here == 0 {
             return match self.go(0, interrupt) {
                 Ok(()) => stop(StopReason::HistoryStart),
                 Err(error) => stop(reason_of(error)),
             };
         }
-        self.traveller
-            .set_debugger_stops(stops, Direction::Backward);
-        let found = search::last_before(&mut self.traveller, &self.store, here, interrupt);
+        let found = self.search_backward(stops, here, interrupt);
         let (target, reason) = match found {
             Ok(Some(hit)) => (hit.tick, hit.reason),
             Ok(None) => (0, StopReason::HistoryStart),
@@ -147,6 +165,32 @@ impl Timeline {
             Ok(()) => stop(reason),
             Err(error) => stop(reason_of(error)),
         }
+    }
+
+    fn search_backward(
+        &mut self,
+        stops: &Stops,
+        here: Tick,
+        interrupt: &AtomicBool,
+    ) -> Result<Option<search::Hit>, TravelError> {
+        // A second machine, once the first pass has given back its own: the two fit what the server may take.
+        if self.travellers.len() < SEARCHERS && self.pass.progress().finished {
+            self.travellers
+                .push(Traveller::new(&self.recording, &self.store)?);
+        }
+        for traveller in &mut self.travellers {
+            traveller.set_debugger_stops(stops, Direction::Backward);
+        }
+        // The foreground's machine takes part: it is put where the answer is afterwards anyway.
+        let (store, summaries) = (&self.store, &self.summaries);
+        search::last_before(
+            &mut self.travellers,
+            store,
+            summaries,
+            stops,
+            here,
+            interrupt,
+        )
     }
 }
 

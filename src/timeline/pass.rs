@@ -2,6 +2,7 @@
 //!
 //! It runs on a thread of its own, so that a debugger can already work in the part that is done.
 
+use super::summary::{Summaries, Summary};
 use super::traveller::TravelError;
 use crate::replay::{Divergence, ReplayError, Replayer};
 use crate::tick::Tick;
@@ -34,6 +35,19 @@ struct Shared {
     stop: AtomicBool,
 }
 
+/// Looks at a first pass, from any thread.
+#[derive(Clone)]
+pub struct Watcher {
+    shared: Arc<Shared>,
+}
+
+impl Watcher {
+    /// How far the pass is.
+    pub fn progress(&self) -> Progress {
+        self.shared.progress.lock().clone()
+    }
+}
+
 /// A running (or finished) first pass. Dropping it ends the thread.
 pub struct FirstPass {
     shared: Arc<Shared>,
@@ -42,7 +56,11 @@ pub struct FirstPass {
 
 impl FirstPass {
     /// Starts the pass.
-    pub fn start(recording: &Arc<Recording>, store: &Arc<Store>) -> std::io::Result<FirstPass> {
+    pub fn start(
+        recording: &Arc<Recording>,
+        store: &Arc<Store>,
+        summaries: &Summaries,
+    ) -> std::io::Result<FirstPass> {
         let shared = Arc::new(Shared {
             progress: Mutex::new(Progress::default()),
             moved: Condvar::new(),
@@ -50,10 +68,11 @@ impl FirstPass {
         });
         let thread = {
             let (recording, store, shared) = (recording.clone(), store.clone(), shared.clone());
+            let summaries = summaries.clone();
             std::thread::Builder::new()
                 .name("first pass".into())
                 .spawn(move || {
-                    let failure = pass(&recording, &store, &shared).err();
+                    let failure = pass(&recording, &store, &summaries, &shared).err();
                     let mut progress = shared.progress.lock();
                     progress.failure = failure.map(|error| error.to_string());
                     progress.finished = true;
@@ -69,6 +88,13 @@ impl FirstPass {
     /// How far it is.
     pub fn progress(&self) -> Progress {
         self.shared.progress.lock().clone()
+    }
+
+    /// For those who look at it while others travel.
+    pub fn watcher(&self) -> Watcher {
+        Watcher {
+            shared: self.shared.clone(),
+        }
     }
 
     /// Waits until checkpoints reach a tick, the pass is over, or `give_up` says so.
@@ -92,10 +118,16 @@ impl Drop for FirstPass {
     }
 }
 
-fn pass(recording: &Arc<Recording>, store: &Store, shared: &Shared) -> Result<(), TravelError> {
+fn pass(
+    recording: &Arc<Recording>,
+    store: &Store,
+    summaries: &Summaries,
+    shared: &Shared,
+) -> Result<(), TravelError> {
     let started = Instant::now();
     let mut replayer = Replayer::new(recording).map_err(ReplayError::from)?;
     let mut base = 0;
+    replayer.machine.cpu.take_notes();
     while replayer.tick() < replayer.end() && !shared.stop.load(Ordering::Relaxed) {
         let digest = match replayer.run_to_digest() {
             Ok(digest) => digest,
@@ -113,6 +145,9 @@ fn pass(recording: &Arc<Recording>, store: &Store, shared: &Shared) -> Result<()
         let pin = store.pin(base);
         store.add(tick, Some(base), replayer.save(), pages)?;
         drop(pin);
+        if let Some(touched) = replayer.machine.cpu.take_notes() {
+            summaries.add(base, tick, Summary::of(*touched));
+        }
         base = tick;
         let mut progress = shared.progress.lock();
         progress.reached = tick;

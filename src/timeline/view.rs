@@ -4,6 +4,7 @@ use super::api::{Registers, Scene, Table};
 use crate::cpu::Cpu;
 use crate::cpu::state::{F80, seg};
 use crate::replay::Replayer;
+use crate::tick::GuestNs;
 
 /// The position of a replay, as conditions look at it.
 pub struct Here<'a> {
@@ -27,12 +28,16 @@ impl Scene for Here<'_> {
             .get_or_insert_with(|| registers(self.replayer))
     }
 
+    fn time(&self) -> GuestNs {
+        self.replayer.world.guest_time(self.replayer.tick())
+    }
+
     fn read_virtual(&self, addr: u64, out: &mut [u8]) -> usize {
         read_virtual(&self.replayer.machine.cpu, addr, out)
     }
 }
 
-/// Registers of the processor.
+/// Registers of the processor, without the guest time.
 pub fn registers(replayer: &Replayer) -> Registers {
     let s = &replayer.machine.cpu.state;
     let top = (s.x87.status >> 11 & 7) as usize;
@@ -59,7 +64,7 @@ pub fn registers(replayer: &Replayer) -> Registers {
         st: std::array::from_fn(|n| f80_bytes(&s.x87.r[(top + n) & 7])),
         fctrl: s.x87.control,
         fstat: s.x87.status,
-        ftag: s.x87.tag,
+        ftag: s.x87.full_tag(),
         fiseg: s.x87.code_selector,
         fioff: s.x87.ip as u32,
         foseg: s.x87.data_selector,
@@ -88,7 +93,7 @@ pub fn registers(replayer: &Replayer) -> Registers {
         misc_enable: s.misc_enable,
         tsc_aux: s.tsc_aux,
         tick: replayer.tick(),
-        time: replayer.world.guest_ns(replayer.tick()),
+        time: 0,
     }
 }
 

@@ -210,6 +210,14 @@ impl Cpu {
             Ok(_) => return self.page_fault(address, error::P, intent, user),
             Err(miss) => return self.page_fault(address, miss.0, intent, user),
         };
+        if let Some(touched) = &mut self.touched {
+            let page = address >> 12;
+            match intent {
+                Intent::Read => touched.read.insert(page),
+                Intent::Write => touched.written.insert(page),
+                Intent::Fetch => touched.fetched.insert((page, walk.physical >> 12)),
+            };
+        }
         let dirty = self.set_accessed(&walk, intent == Intent::Write);
         if let Some(page) = self.memory.page_index(walk.physical) {
             if intent == Intent::Write {
@@ -303,6 +311,16 @@ impl Cpu {
         let write = dirty
             && self.memory.attributes(page) == DIRTY
             && walk::permits(&self.state, walk, Intent::Write, user, ac);
+        let (read, write) = if self.touched.is_some() {
+            // Every first access of its kind has to come by, to be noted.
+            let (had_read, had_write) = self.tlb.known(access, address);
+            (
+                read && (had_read || intent == Intent::Read),
+                write && (had_write || intent == Intent::Write),
+            )
+        } else {
+            (read, write)
+        };
         let host = self.memory.page_host(page);
         self.tlb.fill(access, address, host, page, read, write);
     }

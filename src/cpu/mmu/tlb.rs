@@ -104,6 +104,13 @@ impl Tlb {
         }
     }
 
+    /// Whether loads and stores of a linear page go the fast way now.
+    pub fn known(&self, access: Access, address: u64) -> (bool, bool) {
+        let linear = address & !0xfff;
+        let entry = &self.sets[access as usize][Self::index(address)];
+        (entry.read == linear, entry.write == linear)
+    }
+
     /// Remembers a translation. `host` is where the page of RAM lies.
     pub fn fill(
         &mut self,

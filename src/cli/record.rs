@@ -1,0 +1,160 @@
+//! `retrovisor --record`: runs a guest and writes down what happens to it.
+
+use anyhow::{Context, Result, bail};
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::arguments::{Accel, ConsoleTarget, RecordArguments, Size};
+use super::output::{self, shell_word, thousands};
+use super::progress::Progress;
+use crate::record::console::{Console, OutputOnly, Stdio, catch_signals};
+use crate::record::emulated::{self, Outcome, Plan};
+use crate::trace::EndReason;
+
+/// RAM unless told otherwise.
+const DEFAULT_MEMORY: Size = Size(256 << 20);
+
+/// Records.
+pub fn run(arguments: &RecordArguments) -> Result<ExitCode> {
+    let (Some(file), Some(kernel)) = (&arguments.record, &arguments.kernel) else {
+        bail!("--record FILE needs --kernel IMAGE");
+    };
+    if arguments.accel == Some(Accel::Kvm) {
+        bail!("--accel kvm: this version records with the engine only (--accel emulate)");
+    }
+    let image = super::read(kernel, "the kernel image")?;
+    let initrd = arguments
+        .initrd
+        .as_ref()
+        .map(|path| super::read(path, "the initrd"))
+        .transpose()?;
+    let now = unix_seconds();
+    let plan = Plan {
+        kernel: &image,
+        kernel_name: kernel.display().to_string(),
+        initrd: initrd.as_deref(),
+        initrd_name: arguments.initrd.as_ref().map(|p| p.display().to_string()),
+        cmdline: arguments.append.clone().unwrap_or_default(),
+        ram_bytes: arguments.memory.unwrap_or(DEFAULT_MEMORY).0,
+        protocol: arguments.protocol.map(Into::into),
+        ticks_max: arguments.ticks,
+        guest_ns_max: arguments.for_seconds.map(|seconds| seconds.0),
+        rtc_epoch_s: arguments.rtc.unwrap_or(now),
+        created_unix_s: now,
+        identity: random_identity()?,
+    };
+    // What is wrong with the kernel is found before an old recording is replaced and the terminal is touched.
+    emulated::prepare(&plan).with_context(|| kernel.display().to_string())?;
+    let target = arguments.console.clone().unwrap_or(ConsoleTarget::Stdio);
+    check_files(file, &target)?;
+    catch_signals().context("cannot catch signals")?;
+    // Bars and a console do not share a terminal.
+    let quiet = target == ConsoleTarget::Stdio && io::stdout().is_terminal();
+    let console = open_console(&target)?;
+    let outcome = record_with_progress(&plan, file, console, quiet)
+        .with_context(|| format!("recording {}", kernel.display()))?;
+    output::note(&summary(file, &outcome));
+    output::note(&format!(
+        "next: retrovisor {} --at end",
+        shell_word(&file.display().to_string())
+    ));
+    Ok(ExitCode::from(exit_status(&outcome.reason)))
+}
+
+/// Records, and shows how far it is unless asked to be quiet.
+pub fn record_with_progress(
+    plan: &Plan,
+    file: &Path,
+    console: Box<dyn Console>,
+    quiet: bool,
+) -> Result<Outcome, emulated::RecordError> {
+    let progress = if quiet {
+        Progress::hidden()
+    } else {
+        Progress::open_ended("recording")
+    };
+    emulated::record(plan, file, console, |tick, guest_ns, bytes| {
+        progress.set(
+            tick,
+            format!(
+                "{:.1} s of guest time, {} million ticks, {:.1} MB",
+                guest_ns as f64 / 1e9,
+                thousands(tick / 1_000_000),
+                bytes as f64 / 1e6
+            ),
+        );
+    })
+}
+
+/// One line about a recording that was made.
+pub fn summary(file: &Path, outcome: &Outcome) -> String {
+    format!(
+        "{}: {} ticks, {:.3} s of guest time, {} events, {} bytes, in {:.1} s; {}",
+        file.display(),
+        thousands(outcome.ticks),
+        outcome.guest_ns as f64 / 1e9,
+        thousands(outcome.events),
+        thousands(outcome.bytes),
+        outcome.wall.as_secs_f64(),
+        outcome.reason
+    )
+}
+
+/// The recorder's exit status: 0, or what the guest asked for by the debug-exit port, as QEMU makes it.
+pub fn exit_status(reason: &EndReason) -> u8 {
+    match reason {
+        EndReason::DebugExit(value) => (value << 1 | 1) as u8,
+        // The recording is good up to there, but it is not what was asked for.
+        EndReason::Unsupported(_) | EndReason::WriteFailed(_) => 1,
+        _ => 0,
+    }
+}
+
+/// Seconds since 1970.
+pub fn unix_seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs())
+}
+
+/// What tells a recording from all others.
+pub fn random_identity() -> Result<[u8; 16]> {
+    let mut identity = [0; 16];
+    getrandom::fill(&mut identity).context("the system gives no random numbers")?;
+    Ok(identity)
+}
+
+/// The console and the recording must not be one file.
+fn check_files(file: &Path, target: &ConsoleTarget) -> Result<()> {
+    if let ConsoleTarget::File(console) = target {
+        let same = |a: &PathBuf| a.canonicalize().unwrap_or_else(|_| a.clone());
+        if same(console) == same(&file.to_path_buf()) {
+            bail!(
+                "{}: the console and the recording cannot be the same file",
+                file.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn open_console(target: &ConsoleTarget) -> Result<Box<dyn Console>> {
+    Ok(match target {
+        ConsoleTarget::Stdio => {
+            let stdio = Stdio::new().context("cannot use standard input as the console")?;
+            if stdio.is_interactive() {
+                output::note("Ctrl-A x ends the recording, Ctrl-A h shows help\r");
+            }
+            Box::new(stdio)
+        }
+        ConsoleTarget::None => Box::new(OutputOnly::new(None)),
+        ConsoleTarget::File(path) => {
+            let file = File::create(path)
+                .with_context(|| format!("{}: cannot write the console there", path.display()))?;
+            Box::new(OutputOnly::new(Some(file)))
+        }
+    })
+}

@@ -1,0 +1,23 @@
+//! What the processor touched since it was asked to take notes: the ground of interval summaries.
+//!
+//! Notes cost next to nothing, because they are taken where something is cached anyway: a linear page when its
+//! translation is made, a block when it is looked up for the first time. So when notes begin, translations, the
+//! jump table and the links between blocks are forgotten (which no guest can see).
+//!
+//! Blocks are noted by guest-physical address, for links carry execution from block to block without a look at
+//! linear addresses; the pairs of linear and physical pages that were fetched join the two.
+
+use rustc_hash::FxHashSet;
+
+/// Notes of one interval.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Code that was fetched: (linear page, guest-physical page), both as addresses divided by 4096.
+    pub fetched: FxHashSet<(u64, u64)>,
+    /// Blocks that ran: (guest-physical address, length in bytes).
+    pub blocks: FxHashSet<(u64, u32)>,
+    /// Linear pages that were stored to.
+    pub written: FxHashSet<u64>,
+    /// Linear pages that were loaded from.
+    pub read: FxHashSet<u64>,
+}

@@ -1,0 +1,182 @@
+//! Summaries: what an interval of the recording executed and touched, so that a search can leave it out unrun.
+
+use super::api::{Stops, WatchKind};
+use crate::cpu::touched::Touched;
+use crate::tick::Tick;
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The longest block of decoded code, in bytes.
+const BLOCK_BYTES_MAX: u64 = 255;
+
+/// What one interval touched. All lists are sorted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Code pages: (linear, guest-physical), divided by 4096.
+    fetched: Vec<(u64, u64)>,
+    /// Blocks that ran: (guest-physical address, bytes).
+    blocks: Vec<(u64, u32)>,
+    /// Linear pages stored to.
+    written: Vec<u64>,
+    /// Linear pages loaded from.
+    read: Vec<u64>,
+}
+
+fn sorted<T: Ord>(items: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut items: Vec<T> = items.into_iter().collect();
+    items.sort_unstable();
+    items
+}
+
+impl Summary {
+    /// The summary that notes give.
+    pub fn of(touched: Touched) -> Summary {
+        let Touched {
+            fetched,
+            blocks,
+            written,
+            read,
+        } = touched;
+        Summary {
+            fetched: sorted(fetched),
+            blocks: sorted(blocks),
+            written: sorted(written),
+            read: sorted(read),
+        }
+    }
+
+    /// Whether any of the stops can be hit in the interval. `false` is sure.
+    pub fn may_hit(&self, stops: &Stops) -> bool {
+        stops
+            .breakpoints
+            .iter()
+            .any(|&address| self.executed(address))
+            || stops.watchpoints.iter().any(|watch| {
+                let last = watch.addr.wrapping_add(watch.len.max(1) - 1);
+                let touched = |pages: &[u64]| touches(pages, watch.addr >> 12, last >> 12);
+                match watch.kind {
+                    WatchKind::Write => touched(&self.written),
+                    WatchKind::Read => touched(&self.read),
+                    WatchKind::Access => touched(&self.written) || touched(&self.read),
+                }
+            })
+    }
+
+    fn executed(&self, address: u64) -> bool {
+        let page = address >> 12;
+        let first = self.fetched.partition_point(|&(linear, _)| linear < page);
+        self.fetched[first..]
+            .iter()
+            .take_while(|&&(linear, _)| linear == page)
+            .any(|&(_, physical)| {
+                let at = physical << 12 | address & 0xfff;
+                let after = self.blocks.partition_point(|&(start, _)| start <= at);
+                self.blocks[..after]
+                    .iter()
+                    .rev()
+                    .take_while(|&&(start, _)| at - start <= BLOCK_BYTES_MAX)
+                    .any(|&(start, bytes)| at - start < bytes as u64)
+            })
+    }
+}
+
+/// Whether a page from `first` to `last` (which may have wrapped) is in a sorted list.
+fn touches(pages: &[u64], first: u64, last: u64) -> bool {
+    if first > last {
+        return true;
+    }
+    let at = pages.partition_point(|&page| page < first);
+    pages.get(at).is_some_and(|&page| page <= last)
+}
+
+/// The summaries that there are, by the start of their intervals. Shared between the first pass and searches.
+#[derive(Clone, Default)]
+pub struct Summaries {
+    by_start: Arc<RwLock<BTreeMap<Tick, (Tick, Arc<Summary>)>>>,
+}
+
+impl Summaries {
+    /// Adds the summary of the ticks from `start` up to but not including `end`.
+    pub fn add(&self, start: Tick, end: Tick, summary: Summary) {
+        self.by_start
+            .write()
+            .insert(start, (end, Arc::new(summary)));
+    }
+
+    /// Whether the ticks from `from` up to but not including `until` can hit a stop. Without a summary they can.
+    pub fn may_hit(&self, from: Tick, until: Tick, stops: &Stops) -> bool {
+        let by_start = self.by_start.read();
+        match by_start.range(..=from).next_back() {
+            Some((_, (end, summary))) if until <= *end => summary.may_hit(stops),
+            _ => true,
+        }
+    }
+
+    /// All of them, for the cache: start, end, summary.
+    pub fn all(&self) -> Vec<(Tick, Tick, Arc<Summary>)> {
+        self.by_start
+            .read()
+            .iter()
+            .map(|(start, (end, summary))| (*start, *end, summary.clone()))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::api::Watchpoint;
+    use super::*;
+
+    fn summary() -> Summary {
+        let mut touched = Touched::default();
+        touched
+            .fetched
+            .extend([(0x10, 0x99), (0x20, 0x99), (0x30, 0x55)]);
+        touched.blocks.extend([(0x99_100, 16), (0x99_ff8, 20)]);
+        touched.written.insert(7);
+        touched.read.insert(9);
+        Summary::of(touched)
+    }
+
+    #[test]
+    fn a_breakpoint_is_excluded_unless_a_block_that_ran_covers_it_under_one_of_its_mappings() {
+        let summary = summary();
+        for (address, want) in [
+            (0x10_100, true),
+            (0x20_10f, true),
+            (0x10_110, false),
+            (0x30_100, false),
+            (0x40_100, false),
+            (0x10_ff8, true),
+        ] {
+            let stops = Stops {
+                breakpoints: vec![address],
+                watchpoints: Vec::new(),
+                ..Stops::default()
+            };
+            assert_eq!(summary.may_hit(&stops), want, "{address:#x}");
+        }
+    }
+
+    #[test]
+    fn watchpoints_ask_for_their_kind_of_access_on_any_page_they_touch() {
+        let summary = summary();
+        for (addr, len, kind, want) in [
+            (0x6fff, 2, WatchKind::Write, true),
+            (0x6fff, 1, WatchKind::Write, false),
+            (0x7000, 8, WatchKind::Read, false),
+            (0x9ff0, 8, WatchKind::Read, true),
+            (0x9ff0, 8, WatchKind::Access, true),
+            (u64::MAX, 2, WatchKind::Read, true),
+        ] {
+            let stops = Stops {
+                breakpoints: Vec::new(),
+                watchpoints: vec![Watchpoint { addr, len, kind }],
+                ..Stops::default()
+            };
+            assert_eq!(summary.may_hit(&stops), want, "{addr:#x} {len} {kind:?}");
+        }
+    }
+}
