@@ -45,7 +45,11 @@ impl Subject for Seen<'_> {
         if number == TIME {
             return Some(self.0.time());
         }
-        ROWS.get(number)?.integer(self.0.registers())
+        let row = ROWS.get(number)?;
+        match row.gpr {
+            Some(n) => Some(self.0.gpr(n)),
+            None => row.integer(self.0.registers()),
+        }
     }
 
     fn read(&mut self, addr: u64, out: &mut [u8]) -> usize {

@@ -28,6 +28,8 @@ pub struct Row {
     /// GDB's register group, where it is not the one that the type implies.
     group: Option<&'static str>,
     feature: &'static Feature,
+    /// Which general register it is, in the order of instruction encoding.
+    pub gpr: Option<usize>,
     /// The value; the low `bits` count.
     get: fn(&Registers) -> u128,
 }
@@ -122,6 +124,7 @@ const fn row(
         kind,
         group: None,
         feature,
+        gpr: None,
         get,
     }
 }
@@ -134,6 +137,7 @@ const fn x87(name: &'static str, get: fn(&Registers) -> u128) -> Row {
         kind: "int",
         group: Some("float"),
         feature: &CORE,
+        gpr: None,
         get,
     }
 }
@@ -152,6 +156,7 @@ const fn hidden(
         kind,
         group: Some("system"),
         feature,
+        gpr: None,
         get,
     }
 }
@@ -191,7 +196,10 @@ macro_rules! ymm_high {
 /// Index into [`Registers::gpr`]: registers are numbered otherwise in instructions than in GDB.
 macro_rules! gpr {
     ($name:literal, $i:literal, $kind:literal) => {
-        row(&CORE, $name, 64, $kind, |r| r.gpr[$i].into())
+        Row {
+            gpr: Some($i),
+            ..row(&CORE, $name, 64, $kind, |r| r.gpr[$i].into())
+        }
     };
 }
 
@@ -469,6 +477,17 @@ mod tests {
                 row.name
             );
             assert_eq!(row.bits % 8, 0);
+        }
+        let all = distinct();
+        let general = ROWS.iter().filter(|row| row.gpr.is_some());
+        assert_eq!(general.clone().count(), 16);
+        for row in general {
+            assert_eq!(
+                row.integer(&all),
+                row.gpr.map(|n| all.gpr[n]),
+                "{}",
+                row.name
+            );
         }
         assert_eq!(ROWS[TIME].name, "rv_time");
         assert_eq!(EXPEDITED.map(|i| ROWS[i].name), ["rip", "rsp", "rbp"]);

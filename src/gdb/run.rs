@@ -28,7 +28,8 @@ impl Halt {
     }
 }
 
-/// Moves the machine; `console` is given text for the user, at once. An armed seek comes before the plan and replaces it.
+/// Moves the machine; `console` is given text for the user, at once. An armed seek comes before the plan and replaces
+/// it.
 pub fn carry_out(
     context: &mut Context<'_>,
     plan: Plan,

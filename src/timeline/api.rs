@@ -154,6 +154,9 @@ pub struct Watchpoint {
 
 /// What a condition can look at: the position as one processor sees it.
 pub trait Scene {
+    /// A general register, numbered as in [`Registers::gpr`]: what conditions mostly ask for, at a fraction of the
+    /// price of all registers.
+    fn gpr(&mut self, number: usize) -> u64;
     /// Registers of the processor, but [`Registers::time`] may be missing: it takes longer than all others.
     fn registers(&mut self) -> &Registers;
     /// Guest time.
@@ -181,6 +184,10 @@ impl<'a> SceneOf<'a> {
 }
 
 impl Scene for SceneOf<'_> {
+    fn gpr(&mut self, number: usize) -> u64 {
+        self.registers().gpr[number]
+    }
+
     fn registers(&mut self) -> &Registers {
         self.registers
             .get_or_insert_with(|| self.debuggee.registers(self.cpu))

@@ -23,6 +23,10 @@ impl<'a> Here<'a> {
 }
 
 impl Scene for Here<'_> {
+    fn gpr(&mut self, number: usize) -> u64 {
+        self.replayer.machine.cpu.state.gpr[..16][number]
+    }
+
     fn registers(&mut self) -> &Registers {
         self.registers
             .get_or_insert_with(|| registers(self.replayer))
