@@ -36,7 +36,8 @@ pub fn run(file: &Path, arguments: &ServeArguments) -> Result<ExitCode> {
     let server = Server::bind(arguments.gdb.as_deref().unwrap_or(DEFAULT_ADDRESS))?;
     let quit = quit_on_signals()?;
     let kernel = recording.config().kernel.clone();
-    let mut timeline = Timeline::open(recording).with_context(|| format!("{}", file.display()))?;
+    let mut timeline =
+        Timeline::open(recording).with_context(|| format!("{}", file.display()))?;
     let place = arguments.at.unwrap_or(Place::Start);
     go_to(&mut timeline, place, &quit)?;
     if quit.load(Ordering::Relaxed) {
