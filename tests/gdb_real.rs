@@ -176,7 +176,7 @@ fn system_registers_are_typed_and_hidden() {
         ],
         &[
             "= [ PE MP ET NE WP AM PG ]",
-            "= [ DE PSE PAE MCE PGE OSFXSR OSXMMEXCPT",
+            "= [ PSE PAE MCE PGE OSFXSR OSXMMEXCPT FSGSBASE OSXSAVE SMEP SMAP ]",
             "= [ B0 BS",
             "= [ G0 ",
             "RW0=1 LEN0=3",

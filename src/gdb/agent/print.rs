@@ -42,9 +42,11 @@ impl Format {
     /// Takes a format with its final NUL apart, and demands so many arguments.
     pub(super) fn new(text: &[u8], arguments: usize) -> Result<Format, Invalid> {
         let wrong = |why: &str| Invalid::Format(why.to_string());
-        let Some((0, mut rest)) = text.split_last() else {
+        let Some((0, text)) = text.split_last() else {
             return Err(wrong("not terminated"));
         };
+        let text = unescaped(text)?;
+        let mut rest = text.as_slice();
         let mut pieces = Vec::new();
         while let Some(at) = rest.iter().position(|&c| c == b'%') {
             push_text(&mut pieces, &rest[..at]);
@@ -95,6 +97,32 @@ impl Format {
             }
         }
     }
+}
+
+/// GDB sends the text between the quotes as the user wrote it, escapes and all; these are those that it knows.
+fn unescaped(text: &[u8]) -> Result<Vec<u8>, Invalid> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.iter();
+    while let Some(&byte) = bytes.next() {
+        if byte != b'\\' {
+            out.push(byte);
+            continue;
+        }
+        out.push(match bytes.next() {
+            Some(b'\\') => b'\\',
+            Some(b'"') => b'"',
+            Some(b'a') => 0x07,
+            Some(b'b') => 0x08,
+            Some(b'e') => 0x1b,
+            Some(b'f') => 0x0c,
+            Some(b'n') => b'\n',
+            Some(b'r') => b'\r',
+            Some(b't') => b'\t',
+            Some(b'v') => 0x0b,
+            _ => return Err(Invalid::Format("an unknown escape".into())),
+        });
+    }
+    Ok(out)
 }
 
 fn push_text(pieces: &mut Vec<Piece>, text: &[u8]) {

@@ -192,6 +192,7 @@ fn texts() {
     let minus = -5i64 as u64;
     for (format, arguments, want) in [
         ("plain 100%%\n", &[][..], "plain 100%\n"),
+        (r#"\t\\ \"%d\"\n"#, &[1], "\t\\ \"1\"\n"),
         ("%d %u|", &[minus, minus], "-5 4294967291|"),
         ("%ld %lu", &[minus, 7], "-5 7"),
         (
@@ -220,7 +221,7 @@ fn texts() {
     let mut out = Vec::new();
     program.run(&mut Sample, &mut out).unwrap();
     assert_eq!(out, b"\xfe\xff<cannot be read>");
-    for bad in ["%f", "%*d", "%", "%lc", "%ls", "%n", "%d"] {
+    for bad in [r"\q", "\\", "%f", "%*d", "%", "%lc", "%ls", "%n", "%d"] {
         let code = printf(bad, if bad == "%d" { &[] } else { &[1] });
         assert!(
             matches!(Program::new(&code), Err(Invalid::Format(_))),
