@@ -4,6 +4,7 @@
 //! Skipped, loudly, where there is no GDB or no kernel to be had.
 
 #[path = "time_travel/scan.rs"]
+#[allow(dead_code)] // the slow way of it
 mod scan;
 mod support;
 
@@ -269,7 +270,7 @@ fn breakpoints_stop_where_a_forward_scan_says() {
     };
     let mut random = fastrand::Rng::with_seed(SEED + 1);
     let mut compared = 0;
-    for _ in 0..3 {
+    for _ in 0..2 {
         let start = in_the_kernel(recorded, random.u64(KERNEL_RUNS..TICKS - 60_000_000)).tick();
         let addr = in_the_kernel(recorded, start + 1_000_000)
             .machine
@@ -307,7 +308,7 @@ fn breakpoints_stop_where_a_forward_scan_says() {
         );
         compared += wanted.len();
     }
-    assert!(compared >= 6, "only {compared} stops");
+    assert!(compared >= 4, "only {compared} stops");
 }
 
 /// A condition on a register and on memory, met 100,000 times, in both directions against a scan that evaluates it
@@ -393,7 +394,7 @@ fn a_watchpoint_going_backwards_finds_the_last_writer() {
     };
     let mut random = fastrand::Rng::with_seed(SEED + 2);
     let mut compared = 0;
-    for _ in 0..3 {
+    for _ in 0..2 {
         let replayer = in_the_kernel(recorded, random.u64(KERNEL_RUNS..TICKS - 60_000_000));
         let start = replayer.tick();
         let watched = Watchpoint {
@@ -424,7 +425,7 @@ fn a_watchpoint_going_backwards_finds_the_last_writer() {
         assert_eq!(ticks_told(&text), wanted, "{commands:?}:\n{text}");
         compared += wanted.len();
     }
-    assert!(compared >= 3, "only {compared} stops");
+    assert!(compared >= 2, "only {compared} stops");
 }
 
 #[test]
@@ -435,18 +436,19 @@ fn ctrl_c_stops_a_search_through_all_of_the_boot() {
         Err(why) => return support::skip(TEST, &why),
     };
     let (text, took) = serving(recorded, TICKS, |address| {
+        // One pipe for both, so that the order is what a user sees.
+        let (mut output, writer) = std::io::pipe().unwrap();
         let mut child = Command::new(&program)
             .args(["-q", "-nx", "-ex", "set confirm off"])
             .args(["-ex", "set architecture i386:x86-64"])
             .arg("-ex")
             .arg(format!("target remote {address}"))
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stdout(writer.try_clone().unwrap())
+            .stderr(writer)
             .spawn()
             .unwrap();
         let mut input = child.stdin.take().unwrap();
-        let mut output = child.stdout.take().unwrap();
         // GDB has connected when it answers.
         input
             .write_all(b"break *0xffffdeadbeef0000\np 100+11\n")

@@ -272,7 +272,9 @@ impl FromStr for Size {
             "K" | "KB" | "KIB" => 10,
             "M" | "MB" | "MIB" => 20,
             "G" | "GB" | "GIB" => 30,
-            _ => return Err("a number of bytes is needed, or one with K, M or G, as in 256M".into()),
+            _ => {
+                return Err("a number of bytes is needed, or one with K, M or G, as in 256M".into());
+            }
         };
         let number: u64 = digits
             .parse()
@@ -340,7 +342,18 @@ mod tests {
         assert_eq!("4194304".parse(), Ok(Size(4 << 20)));
         assert_eq!("8192KiB".parse(), Ok(Size(8 << 20)));
         for bad in [
-            "", "M", "-1M", "12Q", "1.5G", "0", "1M", "4194305", "9999999G", "99999999999999999999M", "１M", "256é",
+            "",
+            "M",
+            "-1M",
+            "12Q",
+            "1.5G",
+            "0",
+            "1M",
+            "4194305",
+            "9999999G",
+            "99999999999999999999M",
+            "１M",
+            "256é",
         ] {
             assert!(bad.parse::<Size>().is_err(), "{bad}");
         }

@@ -3,6 +3,7 @@
 
 pub mod arguments;
 mod demo;
+mod demo_linux;
 mod gdb_hint;
 mod info;
 mod output;

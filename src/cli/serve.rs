@@ -15,7 +15,7 @@ use super::progress::Progress;
 use crate::gdb::Server;
 use crate::tick::Tick;
 use crate::timeline::Timeline;
-use crate::timeline::pass::Watcher;
+use crate::timeline::pass::{self, Watcher};
 use crate::timeline::traveller::TravelError;
 
 /// How often the first pass is looked at.
@@ -36,8 +36,7 @@ pub fn run(file: &Path, arguments: &ServeArguments) -> Result<ExitCode> {
     let server = Server::bind(arguments.gdb.as_deref().unwrap_or(DEFAULT_ADDRESS))?;
     let quit = quit_on_signals()?;
     let kernel = recording.config().kernel.clone();
-    let mut timeline =
-        Timeline::open(recording).with_context(|| format!("{}", file.display()))?;
+    let mut timeline = Timeline::open(recording).with_context(|| format!("{}", file.display()))?;
     let place = arguments.at.unwrap_or(Place::Start);
     go_to(&mut timeline, place, &quit)?;
     if quit.load(Ordering::Relaxed) {
@@ -63,7 +62,10 @@ pub fn serve(server: &Server, timeline: &mut Timeline, quit: &AtomicBool) -> Res
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let stop = || quit.load(Ordering::Relaxed) || over.load(Ordering::Relaxed);
-        scope.spawn(move || watch(&watcher, end, end, stop));
+        scope.spawn(move || {
+            watch(&watcher, end, end, stop);
+            report(&watcher.progress());
+        });
         let served = server.serve(timeline, quit).context("the server's socket");
         over.store(true, Ordering::Relaxed);
         served
@@ -96,14 +98,7 @@ fn watch(watcher: &Watcher, target: Tick, end: Tick, stop: impl Fn() -> bool) {
     let mut bar = None;
     loop {
         let progress = watcher.progress();
-        if progress.finished {
-            drop(bar);
-            if target == end {
-                report(&progress);
-            }
-            return;
-        }
-        if progress.reached >= target || stop() {
+        if progress.finished || progress.reached >= target || stop() {
             return;
         }
         let bar = bar.get_or_insert_with(|| Progress::towards(end, "first pass"));
@@ -115,8 +110,8 @@ fn watch(watcher: &Watcher, target: Tick, end: Tick, stop: impl Fn() -> bool) {
     }
 }
 
-/// Says what went wrong in a pass that is over.
-fn report(progress: &crate::timeline::pass::Progress) {
+/// Says what went wrong in a pass, if it did.
+fn report(progress: &pass::Progress) {
     if let Some(divergence) = &progress.divergence {
         output::note(&divergence.to_string());
     }

@@ -4,6 +4,7 @@
 pub mod debian;
 pub mod initramfs;
 pub mod own_kernel;
+pub mod symbols;
 
 pub use debian::{DebianKernel, debian_kernel};
 pub use initramfs::initramfs;

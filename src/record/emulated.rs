@@ -20,8 +20,6 @@ use thiserror::Error;
 pub const DIGEST_DISTANCE: Tick = 1 << 23;
 /// Guest-physical address of the ACPI tables.
 pub const ACPI_TABLES: u64 = 0xe_0000;
-/// How often the file is brought up to date.
-const FLUSH_PERIOD: Duration = Duration::from_millis(200);
 
 /// What to record.
 pub struct Plan<'a> {
@@ -184,12 +182,11 @@ pub fn record(
     }
     writer.state(STATE_VERSION, &machine.save())?;
     machine.cpu.take_dirty();
-    let mut world = Recorder::new(Live::new(prepared.board, console), writer);
+    let mut world = Recorder::new(live(plan, prepared.board, console), writer);
     let mut next_digest = DIGEST_DISTANCE;
-    let mut flushed = Instant::now();
     loop {
         let now = machine.tick();
-        if let Some(reason) = limit_reached(plan, now, world.live.guest_ns(now)) {
+        if let Some(reason) = limit_reached(plan, now) {
             world.live.finish(reason);
         }
         // Often enough for the file to be at most a fraction of a second behind.
@@ -199,9 +196,7 @@ pub fn record(
             .min(slice);
         let exit = machine.run(&mut world, until, false);
         let now = machine.tick();
-        if flushed.elapsed() >= FLUSH_PERIOD {
-            world.flush(now);
-            flushed = Instant::now();
+        if world.flush_if_due(now) {
             progress(now, world.live.guest_ns(now), world.bytes());
         }
         match exit {
@@ -237,11 +232,11 @@ pub fn record(
 pub fn run_unrecorded(plan: &Plan, console: Box<dyn Console>) -> Result<Outcome, RecordError> {
     let mut prepared = prepare(plan)?;
     let started = Instant::now();
-    let mut live = Live::new(prepared.board, console);
+    let mut live = live(plan, prepared.board, console);
     let machine = &mut prepared.machine;
     loop {
         let now = machine.tick();
-        if let Some(reason) = limit_reached(plan, now, live.guest_ns(now)) {
+        if let Some(reason) = limit_reached(plan, now) {
             live.finish(reason);
         }
         let until = plan
@@ -264,15 +259,17 @@ pub fn run_unrecorded(plan: &Plan, console: Box<dyn Console>) -> Result<Outcome,
     })
 }
 
-fn limit_reached(plan: &Plan, now: Tick, guest_ns: GuestNs) -> Option<EndReason> {
-    if plan.ticks_max.is_some_and(|max| now >= max) {
-        return Some(EndReason::Limit(format!("{now} ticks")));
+/// The live world with its limit of guest time; the limit of ticks is where the machine is run to.
+fn live(plan: &Plan, board: Board, console: Box<dyn Console>) -> Live {
+    let mut live = Live::new(board, console);
+    if let Some(guest_ns) = plan.guest_ns_max {
+        live.set_limit(guest_ns);
     }
-    if plan.guest_ns_max.is_some_and(|max| guest_ns >= max) {
-        return Some(EndReason::Limit(format!(
-            "{:.3} s of guest time",
-            guest_ns as f64 / 1e9
-        )));
-    }
-    None
+    live
+}
+
+fn limit_reached(plan: &Plan, now: Tick) -> Option<EndReason> {
+    plan.ticks_max
+        .is_some_and(|max| now >= max)
+        .then(|| EndReason::Limit(format!("{now} ticks")))
 }

@@ -27,6 +27,8 @@ pub struct Live {
     /// Bytes typed that the serial port had no room for yet.
     typed: Vec<u8>,
     next_poll: Tick,
+    /// The run ends when guest time comes to this.
+    limit_ns: GuestNs,
 }
 
 impl Live {
@@ -40,7 +42,23 @@ impl Live {
             end: None,
             typed: Vec::new(),
             next_poll: 0,
+            limit_ns: GuestNs::MAX,
         }
+    }
+
+    /// Ends the run when guest time comes to a limit, awake or asleep.
+    pub fn set_limit(&mut self, guest_ns: GuestNs) {
+        self.limit_ns = guest_ns;
+    }
+
+    /// Whether the limit is reached, in which case the run is over.
+    fn out_of_time(&mut self, now_ns: GuestNs) -> bool {
+        let out = now_ns >= self.limit_ns;
+        if out {
+            let seconds = self.limit_ns as f64 / 1e9;
+            self.finish(EndReason::Limit(format!("{seconds} s of guest time")));
+        }
+        out
     }
 
     /// Guest time at a tick.
@@ -152,19 +170,15 @@ impl World for Live {
     }
 
     fn next_stop(&mut self, now: Tick) -> Tick {
-        let poll = self.next_poll.max(now + 1);
-        match self.board.next_deadline_ns() {
-            Some(deadline) => {
-                let ns = deadline.saturating_sub(self.skipped_ns);
-                poll.min(ns.div_ceil(NS_PER_TICK).max(now + 1))
-            }
-            None => poll,
-        }
+        let deadline = self.board.next_deadline_ns().unwrap_or(GuestNs::MAX);
+        let ns = deadline.min(self.limit_ns).saturating_sub(self.skipped_ns);
+        self.next_poll.min(ns.div_ceil(NS_PER_TICK)).max(now + 1)
     }
 
     fn poll(&mut self, now: Tick, cpu: usize, _dma: &mut Vec<Dma>) -> Pending {
         let now_ns = self.guest_ns(now);
         self.board.advance(now_ns);
+        self.out_of_time(now_ns);
         if now >= self.next_poll {
             self.next_poll = now + POLL_TICKS;
             self.poll_console(now_ns);
@@ -196,6 +210,9 @@ impl World for Live {
             return Wait::Ended;
         }
         let now_ns = self.guest_ns(now);
+        if self.out_of_time(now_ns) {
+            return Wait::Ended;
+        }
         self.poll_console(now_ns);
         if self.board.interrupt_pending(cpu) {
             return Wait::Wake;
@@ -208,7 +225,7 @@ impl World for Live {
             }
             (None, _) => self.console.wait(NAP),
             (Some(deadline), interactive) => {
-                let mut target = deadline.max(now_ns + 1);
+                let mut target = deadline.min(self.limit_ns).max(now_ns + 1);
                 if interactive {
                     // Real time passes: as much guest time as was really slept.
                     let sleep = Duration::from_nanos(target - now_ns).min(NAP);

@@ -6,6 +6,7 @@ use crate::machine::StateDigest;
 use crate::machine::outputs::{OUTPUT_MMIO, OUTPUT_MSR, OUTPUT_TPR, OutputHash};
 use crate::tick::{GuestNs, Tick};
 use crate::trace::{Digest, End, EndReason, Error, Event, What, Writer};
+use std::time::{Duration, Instant};
 
 /// Writes a recording of what the live world does.
 pub struct Recorder {
@@ -14,7 +15,11 @@ pub struct Recorder {
     writer: Writer,
     outputs: OutputHash,
     failure: Option<Error>,
+    flushed: Instant,
 }
+
+/// How often the file is brought up to date.
+const FLUSH_PERIOD: Duration = Duration::from_millis(200);
 
 impl Recorder {
     /// Records into a writer that already has RAM and state.
@@ -24,6 +29,7 @@ impl Recorder {
             writer,
             outputs: OutputHash::default(),
             failure: None,
+            flushed: Instant::now(),
         }
     }
 
@@ -63,6 +69,16 @@ impl Recorder {
                 outputs,
             })),
         );
+    }
+
+    /// Brings the file up to date if that was not done for a while.
+    pub fn flush_if_due(&mut self, executed_to: Tick) -> bool {
+        let due = self.flushed.elapsed() >= FLUSH_PERIOD;
+        if due {
+            self.flush(executed_to);
+            self.flushed = Instant::now();
+        }
+        due
     }
 
     /// Puts what was recorded so far into the file.
@@ -207,6 +223,8 @@ impl World for Recorder {
     fn wait(&mut self, now: Tick, cpu: usize, interruptible: bool) -> Wait {
         let wait = self.live.wait(now, cpu, interruptible);
         self.note_clock(now, cpu);
+        // A guest that sleeps most of the time does not come back to the recorder's loop for long.
+        self.flush_if_due(now);
         wait
     }
 

@@ -35,6 +35,7 @@ pub struct Replayer {
     pub world: LogWorld,
     recording: Arc<Recording>,
     digest_distance: Tick,
+    start_pages: Vec<u32>,
 }
 
 impl Replayer {
@@ -62,7 +63,7 @@ impl Replayer {
         let mut machine = Machine::new(config.ram_bytes, model)?;
         let memory = &mut machine.cpu.memory;
         recording.ram(|number, page| memory.write(number << 12, page) == page.len())?;
-        memory.take_dirty();
+        let start_pages = memory.take_dirty();
         let state = recording.state()?;
         machine.restore(0, state.version, &state.bytes)?;
         Ok(Replayer {
@@ -70,12 +71,18 @@ impl Replayer {
             world: LogWorld::new(recording),
             recording: recording.clone(),
             digest_distance: config.digest_distance_ticks.max(1),
+            start_pages,
         })
     }
 
     /// The recording.
     pub fn recording(&self) -> &Arc<Recording> {
         &self.recording
+    }
+
+    /// The pages of RAM that are not zero at the start, in any order.
+    pub fn start_pages(&self) -> &[u32] {
+        &self.start_pages
     }
 
     /// The last tick of the recording.

@@ -51,13 +51,12 @@ impl Traveller {
         let mut replayer = Replayer::new(recording)?;
         if store.nearest(0).is_none() {
             let memory = &replayer.machine.cpu.memory;
-            let zero = [0u8; 4096];
-            let pages = (0..memory.pages()).filter(|&page| memory.page(page) != &zero);
+            let pages = replayer.start_pages().iter();
             store.add(
                 0,
                 None,
                 replayer.save(),
-                pages.map(|page| (page as u64, memory.page(page))),
+                pages.map(|&page| (u64::from(page), memory.page(page as usize))),
             )?;
         }
         replayer.machine.cpu.take_dirty();

@@ -1,10 +1,10 @@
 //! Legacy encodings: MMX to SHA.
 
-use super::{Native, Registers, compare};
+use super::compare_legacy;
 
 #[test]
 fn sse2_and_mmx_do_what_the_host_does() {
-    let cases = legacy! {
+    let cases = cases! {
         "addps xmm0, xmm1" "addps xmm0, xmmword ptr [rdx + 16]" "addpd xmm0, xmm1"
         "addpd xmm0, xmmword ptr [rdx + 16]" "subps xmm0, xmm1" "subps xmm0, xmmword ptr [rdx + 16]"
         "subpd xmm0, xmm1" "subpd xmm0, xmmword ptr [rdx + 16]" "mulps xmm0, xmm1"
@@ -179,7 +179,7 @@ fn sse2_and_mmx_do_what_the_host_does() {
         "punpckhbw mm0, qword ptr [rdx + 5]" "punpckhwd mm0, mm1" "punpckhwd mm0, qword ptr [rdx + 5]"
         "punpckhdq mm0, mm1" "punpckhdq mm0, qword ptr [rdx + 5]" "stmxcsr dword ptr [rdx + 3]"
     };
-    compare(&cases, 200, false);
+    compare_legacy(&cases, 200);
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn sse3_does_what_the_host_does() {
     if !is_x86_feature_detected!("sse3") {
         return;
     }
-    let cases = legacy! {
+    let cases = cases! {
         "addsubps xmm0, xmm1" "addsubps xmm2, xmmword ptr [rdx + 16]" "addsubpd xmm0, xmm1"
         "addsubpd xmm2, xmmword ptr [rdx + 16]" "haddps xmm0, xmm1" "haddps xmm2, xmmword ptr [rdx + 16]"
         "haddpd xmm0, xmm1" "haddpd xmm2, xmmword ptr [rdx + 16]" "hsubps xmm0, xmm1"
@@ -196,7 +196,7 @@ fn sse3_does_what_the_host_does() {
         "movsldup xmm2, xmmword ptr [rdx + 16]" "movddup xmm0, xmm1" "movddup xmm0, qword ptr [rdx + 3]"
         "lddqu xmm0, xmmword ptr [rdx + 3]"
     };
-    compare(&cases, 300, false);
+    compare_legacy(&cases, 300);
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn ssse3_does_what_the_host_does() {
     if !is_x86_feature_detected!("ssse3") {
         return;
     }
-    let cases = legacy! {
+    let cases = cases! {
         "pabsb xmm0, xmm1" "pabsb xmm2, xmmword ptr [rdx + 16]" "pabsw xmm0, xmm1"
         "pabsw xmm2, xmmword ptr [rdx + 16]" "pabsd xmm0, xmm1" "pabsd xmm2, xmmword ptr [rdx + 16]"
         "pshufb xmm0, xmm1" "pshufb xmm2, xmmword ptr [rdx + 16]" "phaddw xmm0, xmm1"
@@ -230,7 +230,7 @@ fn ssse3_does_what_the_host_does() {
         "palignr mm0, mm1, 31" "palignr xmm0, xmm1, 32" "palignr mm0, mm1, 32" "palignr xmm0, xmm1, 200"
         "palignr mm0, mm1, 200" "palignr xmm0, xmmword ptr [rdx], 3" "palignr mm0, qword ptr [rdx + 1], 3"
     };
-    compare(&cases, 200, false);
+    compare_legacy(&cases, 200);
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn sse4_does_what_the_host_does() {
     if !is_x86_feature_detected!("sse4.2") {
         return;
     }
-    let cases = legacy! {
+    let cases = cases! {
         "pcmpeqq xmm0, xmm1" "pcmpeqq xmm2, xmmword ptr [rdx + 16]" "pcmpgtq xmm0, xmm1"
         "pcmpgtq xmm2, xmmword ptr [rdx + 16]" "pminsb xmm0, xmm1" "pminsb xmm2, xmmword ptr [rdx + 16]"
         "pmaxsb xmm0, xmm1" "pmaxsb xmm2, xmmword ptr [rdx + 16]" "pminuw xmm0, xmm1"
@@ -314,7 +314,7 @@ fn sse4_does_what_the_host_does() {
         "crc32 rax, cl" "crc32 eax, byte ptr [rdx + 3]" "crc32 eax, dword ptr [rdx + 3]"
         "crc32 rax, qword ptr [rdx + 3]"
     };
-    compare(&cases, 200, false);
+    compare_legacy(&cases, 200);
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn string_comparison_does_what_the_host_does() {
     if !is_x86_feature_detected!("sse4.2") {
         return;
     }
-    let cases = legacy! {
+    let cases = cases! {
         "pcmpistri xmm0, xmm1, 0" "pcmpistrm xmm0, xmm1, 0" "pcmpistri xmm0, xmm1, 1" "pcmpistrm xmm0, xmm1, 1"
         "pcmpistri xmm0, xmm1, 2" "pcmpistrm xmm0, xmm1, 2" "pcmpistri xmm0, xmm1, 3" "pcmpistrm xmm0, xmm1, 3"
         "pcmpistri xmm0, xmm1, 4" "pcmpistrm xmm0, xmm1, 4" "pcmpistri xmm0, xmm1, 5" "pcmpistrm xmm0, xmm1, 5"
@@ -393,7 +393,7 @@ fn string_comparison_does_what_the_host_does() {
         "pcmpistrm xmm0, xmm1, 125" "pcmpistri xmm0, xmm1, 126" "pcmpistrm xmm0, xmm1, 126"
         "pcmpistri xmm0, xmm1, 127" "pcmpistrm xmm0, xmm1, 127" "pcmpistri xmm1, xmmword ptr [rdx + 3], 0x0c"
     };
-    compare(&cases, 200, false);
+    compare_legacy(&cases, 200);
 }
 
 #[test]
@@ -409,7 +409,7 @@ fn string_comparison_with_lengths_does_what_the_host_does() {
         "90" "91" "92" "93" "94" "95" "96" "97" "98" "99" "100" "101" "102" "103" "104" "105" "106" "107" "108" "109"
         "110" "111" "112" "113" "114" "115" "116" "117" "118" "119" "120" "121" "122" "123" "124" "125" "126" "127"
     };
-    compare(&cases, 200, false);
+    compare_legacy(&cases, 200);
     let cases = explicit! { "pcmpestrm" " xmm1, [r8 + 3], ":
         "0" "1" "2" "3" "4" "5" "6" "7" "8" "9" "10" "11" "12" "13" "14" "15" "16" "17" "18" "19" "20" "21" "22" "23"
         "24" "25" "26" "27" "28" "29" "30" "31" "32" "33" "34" "35" "36" "37" "38" "39" "40" "41" "42" "43" "44" "45"
@@ -418,7 +418,7 @@ fn string_comparison_with_lengths_does_what_the_host_does() {
         "90" "91" "92" "93" "94" "95" "96" "97" "98" "99" "100" "101" "102" "103" "104" "105" "106" "107" "108" "109"
         "110" "111" "112" "113" "114" "115" "116" "117" "118" "119" "120" "121" "122" "123" "124" "125" "126" "127"
     };
-    compare(&cases, 200, false);
+    compare_legacy(&cases, 200);
 }
 
 #[test]
@@ -426,7 +426,7 @@ fn aes_and_pclmulqdq_do_what_the_host_does() {
     if !(is_x86_feature_detected!("aes") && is_x86_feature_detected!("pclmulqdq")) {
         return;
     }
-    let cases = legacy! {
+    let cases = cases! {
         "aesenc xmm0, xmm1" "aesenc xmm2, xmmword ptr [rdx + 16]" "aesenclast xmm0, xmm1"
         "aesenclast xmm2, xmmword ptr [rdx + 16]" "aesdec xmm0, xmm1" "aesdec xmm2, xmmword ptr [rdx + 16]"
         "aesdeclast xmm0, xmm1" "aesdeclast xmm2, xmmword ptr [rdx + 16]" "aesimc xmm0, xmm1"
@@ -435,7 +435,7 @@ fn aes_and_pclmulqdq_do_what_the_host_does() {
         "pclmulqdq xmm0, xmm1, 1" "pclmulqdq xmm0, xmm1, 16" "pclmulqdq xmm0, xmm1, 17" "pclmulqdq xmm0, xmm1, 238"
         "pclmulqdq xmm0, xmmword ptr [rdx], 1"
     };
-    compare(&cases, 200, false);
+    compare_legacy(&cases, 200);
 }
 
 #[test]
@@ -443,7 +443,7 @@ fn sha_does_what_the_host_does() {
     if !is_x86_feature_detected!("sha") {
         return;
     }
-    let cases = legacy! {
+    let cases = cases! {
         "sha1nexte xmm0, xmm1" "sha1nexte xmm2, xmmword ptr [rdx + 16]" "sha1msg1 xmm0, xmm1"
         "sha1msg1 xmm2, xmmword ptr [rdx + 16]" "sha1msg2 xmm0, xmm1" "sha1msg2 xmm2, xmmword ptr [rdx + 16]"
         "sha256msg1 xmm0, xmm1" "sha256msg1 xmm2, xmmword ptr [rdx + 16]" "sha256msg2 xmm0, xmm1"
@@ -451,5 +451,5 @@ fn sha_does_what_the_host_does() {
         "sha256rnds2 xmm2, xmmword ptr [rdx], xmm0" "sha1rnds4 xmm0, xmm1, 0" "sha1rnds4 xmm0, xmm1, 1"
         "sha1rnds4 xmm0, xmm1, 2" "sha1rnds4 xmm0, xmm1, 3"
     };
-    compare(&cases, 200, false);
+    compare_legacy(&cases, 200);
 }

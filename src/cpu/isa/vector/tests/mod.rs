@@ -1,6 +1,6 @@
 //! Every instruction form runs on the host and in the engine, on the same operands: all that it can change is compared.
 //!
-//! The code is assembled into the test itself; its bytes are taken from between two labels.
+//! The code is assembled into the test itself, where it is called, and from where its bytes are copied.
 
 use crate::cpu::testing::{DATA, Numbers, execute, long_mode};
 use crate::cpu::{Cpu, state::gpr};
@@ -19,20 +19,44 @@ struct Registers {
     memory: [u64; 8],
     flags: u64,
     mxcsr: u32,
-    /// The length of the instruction, as found by the host.
-    length: u32,
-    code: u64,
+    reserved: u32,
 }
 
 /// Flags that the instructions here define: all arithmetic ones.
 const FLAGS: u64 = 0x8d5;
 
-/// Host code of an instruction between loading and storing all registers. `$move` moves vector registers, `$register`.
-macro_rules! native {
-    ($text:expr, $move:literal, $register:literal) => {
-        |registers: &mut Registers| {
-            // SAFETY: all registers used are declared, the memory accessed belongs to `registers`, and MXCSR has its
-            // default control bits afterwards.
+/// The bytes of instructions that are assembled into the test, with a `ret` behind them.
+macro_rules! assembled {
+    ($text:expr) => {{
+        let (start, end): (*const u8, *const u8);
+        // SAFETY: the instructions are jumped over.
+        unsafe {
+            std::arch::asm!(
+                "jmp 4f",
+                "2:",
+                $text,
+                "3:",
+                "ret",
+                "4:",
+                "lea {start}, [rip + 2b]",
+                "lea {end}, [rip + 3b]",
+                start = out(reg) start,
+                end = out(reg) end,
+                options(nomem, nostack, preserves_flags)
+            );
+            std::slice::from_raw_parts(start, end.offset_from(start) as usize)
+        }
+    }};
+}
+
+type Case = (&'static str, &'static [u8]);
+
+/// Declares a function that loads all registers, calls assembled code, and stores them.
+macro_rules! trampoline {
+    ($name:ident, $move:literal, $register:literal) => {
+        fn $name(registers: &mut Registers, code: &[u8]) {
+            // SAFETY: `code` is from `assembled`; all registers that the tests use are declared, the memory accessed
+            // belongs to `registers`, and MXCSR has its default control bits afterwards.
             unsafe {
                 std::arch::asm!(
                     concat!($move, " ", $register, "0, [rdi]"),
@@ -47,9 +71,7 @@ macro_rules! native {
                     "ldmxcsr [rdi + 232]",
                     "push qword ptr [rdi + 224]",
                     "popfq",
-                    "2:",
-                    $text,
-                    "3:",
+                    "call r9",
                     "pushfq",
                     "pop qword ptr [rdi + 224]",
                     "stmxcsr [rdi + 232]",
@@ -63,38 +85,22 @@ macro_rules! native {
                     concat!($move, " [rdi + 32], ", $register, "1"),
                     concat!($move, " [rdi + 64], ", $register, "2"),
                     concat!($move, " [rdi + 96], ", $register, "3"),
-                    "lea rax, [rip + 2b]",
-                    "lea rcx, [rip + 3b]",
-                    "mov [rdi + 240], rax",
-                    "sub rcx, rax",
-                    "mov [rdi + 236], ecx",
                     in("rdi") registers,
-                    in("rsi") &$crate::cpu::isa::vector::float::DEFAULT,
-                    out("rax") _, out("rcx") _, out("rdx") _, out("r8") _,
-                    out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
-                    out("mm0") _, out("mm1") _, out("mm2") _, out("mm3") _,
-                    out("mm4") _, out("mm5") _, out("mm6") _, out("mm7") _,
-                    out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _,
-                    out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _,
+                    in("rsi") &super::float::DEFAULT,
+                    in("r9") code.as_ptr(),
+                    clobber_abi("sysv64"),
                 );
             }
         }
     };
 }
+trampoline!(run_legacy, "movups", "xmm");
+trampoline!(run_vex, "vmovups", "ymm");
 
-type Native = fn(&mut Registers);
-
-/// Legacy instructions: `(text, code)` pairs.
-macro_rules! legacy {
+/// `(text, code)` of instructions.
+macro_rules! cases {
     ($($text:literal)*) => {
-        [$(($text, native!($text, "movups", "xmm") as Native)),*]
-    };
-}
-
-/// VEX-encoded ones.
-macro_rules! vex {
-    ($($text:literal)*) => {
-        [$(($text, native!($text, "vmovups", "ymm") as Native)),*]
+        [$(($text, assembled!($text))),*]
     };
 }
 
@@ -103,13 +109,10 @@ macro_rules! explicit {
     ($instruction:literal $operands:literal: $($imm:literal)*) => {
         [$((
             concat!($instruction, $operands, $imm),
-            native!(
-                concat!(
-                    "mov r8, rdx; mov edx, ecx; and edx, 31; sub edx, 8; and eax, 31; sub eax, 4; ",
-                    $instruction, $operands, $imm
-                ),
-                "movups", "xmm"
-            ) as Native
+            assembled!(concat!(
+                "mov r8, rdx; mov edx, ecx; and edx, 31; sub edx, 8; and eax, 31; sub eax, 4; ",
+                $instruction, $operands, $imm
+            ))
         )),*]
     };
 }
@@ -226,8 +229,7 @@ fn operands(numbers: &mut Numbers) -> Registers {
         memory: [0; 8].map(|_| word(numbers)),
         flags: numbers.next() & FLAGS | 2,
         mxcsr: CONTROLS[(numbers.next() % 8) as usize],
-        length: 0,
-        code: 0,
+        reserved: 0,
     };
     if numbers.next() % 4 == 0 {
         registers.vector[1] = registers.vector[0];
@@ -235,32 +237,39 @@ fn operands(numbers: &mut Numbers) -> Registers {
     registers
 }
 
-/// Runs both and compares. `upper`: whether the host has stored upper halves, too.
-fn compare(cases: &[(&str, Native)], rounds: usize, upper: bool) {
+/// Runs legacy instructions on the host and in the engine, and compares; the host's upper halves are not looked at.
+fn compare_legacy(cases: &[Case], rounds: usize) {
+    compare(cases, rounds, |registers, code| {
+        let before = *registers;
+        run_legacy(registers, code);
+        for n in 0..4 {
+            registers.vector[n][2..].copy_from_slice(&before.vector[n][2..]);
+        }
+    });
+}
+
+/// Likewise for VEX-encoded ones.
+fn compare_vex(cases: &[Case], rounds: usize) {
+    compare(cases, rounds, run_vex);
+}
+
+fn compare(cases: &[Case], rounds: usize, host: impl Fn(&mut Registers, &[u8])) {
     let mut cpu = long_mode();
     let mut numbers = Numbers(1);
-    for (text, native) in cases {
+    for &(text, code) in cases {
         if is_vendors(text) && !host_is_intel() {
             continue;
         }
         for _ in 0..rounds {
             let before = operands(&mut numbers);
             let mut want = before;
-            native(&mut want);
+            host(&mut want, code);
             want.flags &= FLAGS;
-            // SAFETY: the host has told where the instruction stands.
-            let code =
-                unsafe { std::slice::from_raw_parts(want.code as *const u8, want.length as usize) };
             put(&mut cpu, &before);
             let fault = execute(&mut cpu, code);
             assert_eq!(fault, None, "{text} ({code:02x?}) on {before:x?}");
             let mut got = want;
             get(&cpu, &mut got);
-            if !upper {
-                for n in 0..4 {
-                    want.vector[n][2..].copy_from_slice(&before.vector[n][2..]);
-                }
-            }
             assert!(
                 got == want,
                 "{text} ({code:02x?})\non   {before:x?}\ngot  {got:x?}\nwant {want:x?}"

@@ -1,6 +1,6 @@
 //! VEX encodings: AVX to FMA.
 
-use super::{Native, Registers, compare};
+use super::compare_vex;
 
 #[test]
 fn avx_does_what_the_host_does() {
@@ -10,7 +10,7 @@ fn avx_does_what_the_host_does() {
     {
         return;
     }
-    let cases = vex! {
+    let cases = cases! {
         "vaddps xmm0, xmm1, xmm2" "vaddps xmm0, xmm1, xmmword ptr [rdx + 5]" "vaddps ymm0, ymm1, ymm2"
         "vaddps ymm1, ymm0, ymmword ptr [rdx + 5]" "vaddpd xmm0, xmm1, xmm2"
         "vaddpd xmm0, xmm1, xmmword ptr [rdx + 5]" "vaddpd ymm0, ymm1, ymm2"
@@ -206,7 +206,7 @@ fn avx_does_what_the_host_does() {
         "vphminposuw xmm0, xmm1" "vaesenc xmm0, xmm1, xmm2" "vaesdeclast xmm0, xmm1, xmm2" "vaesimc xmm0, xmm1"
         "vaeskeygenassist xmm0, xmm1, 3" "vpclmulqdq xmm0, xmm1, xmm2, 0x10"
     };
-    compare(&cases, 200, true);
+    compare_vex(&cases, 200);
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn avx2_does_what_the_host_does() {
     if !is_x86_feature_detected!("avx2") {
         return;
     }
-    let cases = vex! {
+    let cases = cases! {
         "vpaddb xmm0, xmm1, xmm2" "vpaddb xmm0, xmm1, xmmword ptr [rdx + 5]" "vpaddb ymm0, ymm1, ymm2"
         "vpaddb ymm1, ymm0, ymmword ptr [rdx + 5]" "vpaddw xmm0, xmm1, xmm2"
         "vpaddw xmm0, xmm1, xmmword ptr [rdx + 5]" "vpaddw ymm0, ymm1, ymm2"
@@ -440,7 +440,7 @@ fn avx2_does_what_the_host_does() {
         "vpsrlq ymm1, ymm1, 62; vgatherqpd ymm0, [rdx + ymm1*8 + 4], ymm2"
         "vpsrlq ymm1, ymm1, 62; vpgatherqq ymm0, [rdx + ymm1*8 + 4], ymm2"
     };
-    compare(&cases, 200, true);
+    compare_vex(&cases, 200);
 }
 
 #[test]
@@ -448,7 +448,7 @@ fn fma_does_what_the_host_does() {
     if !is_x86_feature_detected!("fma") {
         return;
     }
-    let cases = vex! {
+    let cases = cases! {
         "vfmadd132ps xmm0, xmm1, xmm2" "vfmadd132pd ymm0, ymm1, ymm2" "vfmadd132ss xmm0, xmm1, xmm2"
         "vfmadd132sd xmm0, xmm1, xmm2" "vfmadd132ss xmm0, xmm1, dword ptr [rdx + 4]"
         "vfmadd132sd xmm0, xmm1, qword ptr [rdx + 8]" "vfmadd132ps ymm0, ymm1, ymmword ptr [rdx + 8]"
@@ -490,7 +490,7 @@ fn fma_does_what_the_host_does() {
         "vfmaddsub231ps ymm0, ymm1, ymm2" "vfmaddsub231pd xmm0, xmm1, xmm2" "vfmsubadd231ps ymm0, ymm1, ymm2"
         "vfmsubadd231pd xmm0, xmm1, xmm2"
     };
-    compare(&cases, 400, true);
+    compare_vex(&cases, 400);
 }
 
 #[test]
@@ -498,7 +498,7 @@ fn f16c_does_what_the_host_does() {
     if !is_x86_feature_detected!("f16c") {
         return;
     }
-    let cases = vex! {
+    let cases = cases! {
         "vcvtph2ps xmm0, xmm1" "vcvtph2ps ymm0, xmm1" "vcvtph2ps xmm0, qword ptr [rdx + 3]"
         "vcvtph2ps ymm0, xmmword ptr [rdx + 3]" "vcvtps2ph xmm0, xmm1, 0" "vcvtps2ph xmm0, ymm1, 0"
         "vcvtps2ph qword ptr [rdx + 3], xmm1, 0" "vcvtps2ph xmmword ptr [rdx + 3], ymm1, 0" "vcvtps2ph xmm0, xmm1, 1"
@@ -512,5 +512,5 @@ fn f16c_does_what_the_host_does() {
         "vcvtps2ph qword ptr [rdx + 3], xmm1, 6" "vcvtps2ph xmmword ptr [rdx + 3], ymm1, 6" "vcvtps2ph xmm0, xmm1, 7"
         "vcvtps2ph xmm0, ymm1, 7" "vcvtps2ph qword ptr [rdx + 3], xmm1, 7" "vcvtps2ph xmmword ptr [rdx + 3], ymm1, 7"
     };
-    compare(&cases, 1000, true);
+    compare_vex(&cases, 1000);
 }

@@ -147,7 +147,7 @@ pub fn divide_shifted(dividend: u128, shift: u32, divisor: u128) -> (u64, u128) 
     while left > 0 {
         let step = left.min(room);
         let next = rest << step;
-        quotient = quotient << step | next / divisor;
+        quotient = quotient << step | (next / divisor);
         rest = next % divisor;
         left -= step;
     }

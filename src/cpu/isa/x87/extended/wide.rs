@@ -173,7 +173,7 @@ impl Wide {
         Wide {
             negative: self.negative,
             exponent: self.exponent - shift as i32,
-            significand: quotient << shift | (rest << shift) / divisor,
+            significand: quotient << shift | ((rest << shift) / divisor),
         }
     }
 

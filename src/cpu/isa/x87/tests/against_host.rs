@@ -85,9 +85,8 @@ fn fill_operand(random: &mut Numbers, memory: &mut [u8; OPERAND]) {
         2 => {
             let exponent = [0, 1, 0x7f, 0x80, 0xfe, 0xff][random.below(6) as usize];
             let fraction = [0, 1, 0x7f_ffff, 0x40_0000, 0x3f_ffff, n as u32 & 0x7f_ffff];
-            let bits = (n >> 63) as u32 * 0x8000_0000
-                | exponent << 23
-                | fraction[random.below(6) as usize];
+            let bits =
+                ((n >> 63) as u32) << 31 | exponent << 23 | fraction[random.below(6) as usize];
             memory[..4].copy_from_slice(&bits.to_le_bytes());
         }
         3 => {

@@ -28,7 +28,8 @@ pub struct Situation {
 #[repr(C, align(64))]
 struct Area([u8; 512]);
 
-/// x87 instructions or short sequences of them, in executable memory of the host and in the memory of our processor, with `[rdx]` as operand.
+/// x87 instructions or short sequences of them, in executable memory of the host and in the memory of our processor,
+/// with `[rdx]` as operand.
 pub struct Bench {
     instructions: Vec<Vec<u8>>,
     code: Mmap,
