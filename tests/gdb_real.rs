@@ -156,7 +156,7 @@ fn registers_of_every_group() {
 }
 
 #[test]
-fn system_registers_are_typed_and_hidden() {
+fn system_registers_are_typed() {
     check(
         &mut Toy {
             position: 500,
@@ -172,7 +172,7 @@ fn system_registers_are_typed_and_hidden() {
             "p $ymm0.v4_int64",
             "p $rv_tick",
             "p $rv_time",
-            "info registers system",
+            "info registers",
         ],
         &[
             "= [ PE MP ET NE WP AM PG ]",
@@ -185,20 +185,12 @@ fn system_registers_are_typed_and_hidden() {
             "= {506097522914230528, 1084818905618843912, 0, 1}",
             "= 500",
             "= 4000",
+            "cr3 ",
             "gdt_base ",
             "dr0            0x600d",
-            "rv_tick ",
+            "rv_tick        0x1f4 ",
         ],
     );
-    if have_gdb() {
-        let text = serving(&mut Toy::new(1, 10), |address| {
-            gdb(address, &["info registers"])
-        });
-        assert!(text.contains("cr3 ") && text.contains("fs_base "), "{text}");
-        for hidden in ["lstar", "gdt_base", "rv_tick", "ymm0h", "dr7"] {
-            assert!(!text.contains(hidden), "{hidden}: {text}");
-        }
-    }
 }
 
 #[test]

@@ -3,8 +3,8 @@
 //!
 //! Names and order follow GDB's own features/i386/64bit-*.xml up to the segment bases and AVX, and QEMU's names after
 //! them (kernel scripts rely on `$cr3`, `$gs_base`, `$k_gs_base`). A register's number is its row. What few look at is
-//! in the group "system", which `info registers` leaves out and `info registers system` shows. Last come the position
-//! and the guest time, so that conditions can be about them.
+//! in the group "system" (GDB 13 reads groups, but its x86 code goes by types and shows all of them). Last come the
+//! position and the guest time, so that conditions can be about them.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -142,8 +142,8 @@ const fn x87(name: &'static str, get: fn(&Registers) -> u128) -> Row {
     }
 }
 
-/// A register that only `info registers system` and those who name it see.
-const fn hidden(
+/// A register that few look at.
+const fn rare(
     feature: &'static Feature,
     name: &'static str,
     bits: usize,
@@ -161,14 +161,14 @@ const fn hidden(
     }
 }
 
-/// A hidden system register of 64 bits.
+/// A rare system register of 64 bits.
 const fn system(name: &'static str, get: fn(&Registers) -> u128) -> Row {
-    hidden(&SYSTEM, name, 64, "int64", get)
+    rare(&SYSTEM, name, 64, "int64", get)
 }
 
-/// A hidden system register of 32 bits.
+/// A rare system register of 32 bits.
 const fn system32(name: &'static str, get: fn(&Registers) -> u128) -> Row {
-    hidden(&SYSTEM, name, 32, "int32", get)
+    rare(&SYSTEM, name, 32, "uint32", get)
 }
 
 macro_rules! stack {
@@ -311,11 +311,11 @@ pub static ROWS: [Row; 120] = [
     system("dr1", |r| r.dr[1].into()),
     system("dr2", |r| r.dr[2].into()),
     system("dr3", |r| r.dr[3].into()),
-    hidden(&SYSTEM, "dr6", 64, "x86_dr6", |r| r.dr[6].into()),
-    hidden(&SYSTEM, "dr7", 64, "x86_dr7", |r| r.dr[7].into()),
+    rare(&SYSTEM, "dr6", 64, "x86_dr6", |r| r.dr[6].into()),
+    rare(&SYSTEM, "dr7", 64, "x86_dr7", |r| r.dr[7].into()),
     system("star", |r| r.star.into()),
-    hidden(&SYSTEM, "lstar", 64, "code_ptr", |r| r.lstar.into()),
-    hidden(&SYSTEM, "cstar", 64, "code_ptr", |r| r.cstar.into()),
+    rare(&SYSTEM, "lstar", 64, "code_ptr", |r| r.lstar.into()),
+    rare(&SYSTEM, "cstar", 64, "code_ptr", |r| r.cstar.into()),
     system("fmask", |r| r.fmask.into()),
     system("sysenter_cs", |r| r.sysenter[0].into()),
     system("sysenter_esp", |r| r.sysenter[1].into()),
@@ -323,8 +323,8 @@ pub static ROWS: [Row; 120] = [
     system("pat", |r| r.pat.into()),
     system("misc_enable", |r| r.misc_enable.into()),
     system("tsc_aux", |r| r.tsc_aux.into()),
-    hidden(&POSITION, "rv_tick", 64, "uint64", |r| r.tick.into()),
-    hidden(&POSITION, "rv_time", 64, "uint64", |r| r.time.into()),
+    rare(&POSITION, "rv_tick", 64, "uint64", |r| r.tick.into()),
+    rare(&POSITION, "rv_time", 64, "uint64", |r| r.time.into()),
 ];
 
 /// Number of the guest time.
