@@ -23,7 +23,7 @@ use retrovisor::tick::Tick;
 use retrovisor::timeline::Timeline;
 use retrovisor::timeline::api::{Debuggee, Direction, Stops, WatchKind, Watchpoint};
 use scan::{Hit, expected};
-use support::recording::{Recorded, plain, record_linux, run_to};
+use support::recording::{Recorded, plain, record_guest, record_linux, run_to};
 
 /// No scenario takes longer.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -279,6 +279,7 @@ fn breakpoints_stop_where_a_forward_scan_says() {
         let stops = Stops {
             breakpoints: vec![addr],
             watchpoints: Vec::new(),
+            ..Stops::default()
         };
         let mut replayer = plain(&recorded.recording);
         run_to(&mut replayer, start);
@@ -308,6 +309,62 @@ fn breakpoints_stop_where_a_forward_scan_says() {
         compared += wanted.len();
     }
     assert!(compared >= 4, "only {compared} stops");
+}
+
+/// A condition on a register and on memory, met 100,000 times, in both directions against a scan that evaluates it
+/// itself at each hit. The position is asked by its register.
+#[test]
+fn conditions_hold_where_a_scan_of_the_counter_guest_says() {
+    const TEST: &str = "conditions_hold_where_a_scan_of_the_counter_guest_says";
+    let program = match support::gdb() {
+        Ok(program) => program,
+        Err(why) => return support::skip(TEST, &why),
+    };
+    let recorded = record_guest("counter", b"");
+    let elf = std::fs::read(support::guest("counter")).unwrap();
+    let (count, counter) = (
+        support::symbol(&elf, "count"),
+        support::symbol(&elf, "counter"),
+    );
+    let stops = Stops {
+        breakpoints: vec![count],
+        ..Stops::default()
+    };
+    let end = recorded.recording.last_tick();
+    let all = scan::by_running(&mut plain(&recorded.recording), &stops, end);
+    assert_eq!(all.len(), 100_000);
+    let mut replayer = plain(&recorded.recording);
+    let mut wanted = Vec::new();
+    for hit in &all {
+        run_to(&mut replayer, hit.after);
+        let counted = memory(&replayer, counter).unwrap() as u32;
+        if replayer.machine.cpu.state.gpr[gpr::RCX] % 10_000 == 7 && counted > 30_000 {
+            wanted.push(hit.after);
+        }
+    }
+    assert_eq!(wanted.len(), 7, "{wanted:?}");
+    let mut commands = vec![format!(
+        "break *{count:#x} if $rcx % 10000 == 7 && *(unsigned*){counter:#x} > 30000"
+    )];
+    for command in ["continue", "reverse-continue"] {
+        for _ in &wanted {
+            commands.extend([command.to_string(), "printf \"at %ld\\n\", $rv_tick".into()]);
+        }
+        commands.push(command.to_string());
+    }
+    let text = gdb(&recorded, &program, 0, &commands);
+    let stopped: Vec<Tick> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("at ")?.parse().ok())
+        .collect();
+    let back = wanted.iter().rev();
+    let both: Vec<Tick> = wanted.iter().chain(back).copied().collect();
+    assert_eq!(stopped, both, "{text}");
+    assert_eq!(
+        text.matches("No more reverse-execution history").count(),
+        2,
+        "{text}"
+    );
 }
 
 /// The writes among the hits that change the watched value, which are those that GDB's `watch` tells of.
@@ -348,6 +405,7 @@ fn a_watchpoint_going_backwards_finds_the_last_writer() {
         let stops = Stops {
             breakpoints: Vec::new(),
             watchpoints: vec![watched],
+            ..Stops::default()
         };
         let mut replayer = plain(&recorded.recording);
         run_to(&mut replayer, start);

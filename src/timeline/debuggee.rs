@@ -36,8 +36,10 @@ impl Debuggee for Timeline {
     }
 
     fn registers(&self, _cpu: usize) -> Registers {
-        let world = &self.travellers[0].replayer().world;
-        view::registers(&self.machine().cpu, world.task_priority())
+        Registers {
+            time: self.guest_time(),
+            ..view::registers(self.travellers[0].replayer())
+        }
     }
 
     fn read_virtual(&self, _cpu: usize, addr: u64, out: &mut [u8]) -> usize {
@@ -86,6 +88,7 @@ impl Debuggee for Timeline {
         let watched = Stops {
             breakpoints: Vec::new(),
             watchpoints: stops.watchpoints.clone(),
+            ..Stops::default()
         };
         let done = self.step(cpu, &watched, interrupt);
         match self.go(here - 1, interrupt) {

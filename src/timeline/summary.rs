@@ -163,6 +163,7 @@ mod tests {
             let stops = Stops {
                 breakpoints: vec![address],
                 watchpoints: Vec::new(),
+                ..Stops::default()
             };
             assert_eq!(summary.may_hit(&stops), want, "{address:#x}");
         }
@@ -182,6 +183,7 @@ mod tests {
             let stops = Stops {
                 breakpoints: Vec::new(),
                 watchpoints: vec![Watchpoint { addr, len, kind }],
+                ..Stops::default()
             };
             assert_eq!(summary.may_hit(&stops), want, "{addr:#x} {len} {kind:?}");
         }

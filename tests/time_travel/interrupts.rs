@@ -61,6 +61,7 @@ fn every_request_is_interrupted_soon_and_leaves_a_sound_state() {
             len: 8,
             kind: WatchKind::Access,
         }],
+        ..Stops::default()
     };
     let mut seen: Vec<Seen> = Vec::new();
     let mut caught = 0;
@@ -148,6 +149,7 @@ fn a_flag_that_is_set_before_stops_at_once() {
     let stops = Stops {
         breakpoints: vec![0xffff_dead_beef_0001],
         watchpoints: Vec::new(),
+        ..Stops::default()
     };
     let stop = timeline.run(Direction::Backward, &stops, &set);
     assert_eq!(stop.reason, StopReason::Interrupted);

@@ -106,6 +106,7 @@ fn the_timer_guest_is_walked_from_hit_to_hit_in_both_directions() {
             len: 4,
             kind: WatchKind::Write,
         }],
+        ..Stops::default()
     };
     let mut replayer = plain(&recorded.recording);
     let end = recorded.recording.last_tick();
@@ -285,6 +286,7 @@ fn a_search_for_nothing_ends_at_the_ends_of_linux() {
     let stops = Stops {
         breakpoints: vec![0xffff_dead_beef_0001],
         watchpoints: Vec::new(),
+        ..Stops::default()
     };
     let mut timeline = Timeline::open(recorded.recording.clone()).unwrap();
     let end = timeline.end();
