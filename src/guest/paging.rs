@@ -162,7 +162,5 @@ fn entry(guest: &dyn Guest, table: u64, index: u64) -> u64 {
 fn whole_table(guest: &dyn Guest, table: u64) -> [u64; 512] {
     let mut bytes = [0; 4096];
     guest.read_physical(table, &mut bytes);
-    std::array::from_fn(|n| {
-        u64::from_le_bytes(std::array::from_fn(|byte| bytes[n * 8 + byte]))
-    })
+    std::array::from_fn(|n| u64::from_le_bytes(std::array::from_fn(|byte| bytes[n * 8 + byte])))
 }

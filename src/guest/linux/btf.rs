@@ -134,7 +134,9 @@ pub fn find(image: &Image) -> Result<Types, GuestError> {
         // A hostile guest can have many headers; the kernel has one.
         for at in memchr::memmem::find_iter(&segment.bytes, &HEADER).take(16) {
             if let Some(types) = parse(&segment.bytes[at..])
-                && best.as_ref().is_none_or(|b| b.types.len() < types.types.len())
+                && best
+                    .as_ref()
+                    .is_none_or(|b| b.types.len() < types.types.len())
             {
                 best = Some(types);
             }
@@ -170,8 +172,13 @@ impl Words<'_> {
 /// Parses type information that begins with its header and may be followed by anything.
 pub fn parse(bytes: &[u8]) -> Option<Types> {
     let mut header = Words(bytes.strip_prefix(&HEADER)?);
-    let [type_at, type_bytes, string_at, string_bytes] =
-        [header.next()?, header.next()?, header.next()?, header.next()?].map(|n| n as usize);
+    let [type_at, type_bytes, string_at, string_bytes] = [
+        header.next()?,
+        header.next()?,
+        header.next()?,
+        header.next()?,
+    ]
+    .map(|n| n as usize);
     if type_bytes.max(string_bytes) > BYTES_MAX {
         return None;
     }
@@ -251,7 +258,11 @@ fn one(words: &mut Words) -> Option<Type> {
             signed: flag,
             values: words.records(count, 8, |words| {
                 let (name, value) = (words.next()?, words.next()?);
-                let value = if flag { value as i32 as u64 } else { value.into() };
+                let value = if flag {
+                    value as i32 as u64
+                } else {
+                    value.into()
+                };
                 Some((name, value))
             })?,
         },
@@ -383,7 +394,8 @@ impl Types {
 
     /// Offset in bytes of a member by its path: `offset("task_struct", &["thread", "sp"])`.
     pub fn offset(&self, of: &str, path: &[&str]) -> Result<u64, GuestError> {
-        let missing = || GuestError::NoSuch(format!("struct {of} with a member {}", path.join(".")));
+        let missing =
+            || GuestError::NoSuch(format!("struct {of} with a member {}", path.join(".")));
         let mut id = self.by_name(of).ok_or_else(missing)?;
         let mut offset = 0;
         for name in path {

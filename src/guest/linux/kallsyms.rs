@@ -89,9 +89,7 @@ impl Symbols {
         let n = self.entries.partition_point(|e| e.address <= address);
         let entry = &self.entries[n.checked_sub(1)?];
         // Of several with one address, the first.
-        let first = self
-            .entries
-            .partition_point(|e| e.address < entry.address);
+        let first = self.entries.partition_point(|e| e.address < entry.address);
         (entry.address >= KERNEL_HALF).then(|| self.symbol(&self.entries[first]))
     }
 
@@ -177,7 +175,9 @@ impl<'a> Tokens<'a> {
             let at = index_at.checked_sub(length.next_multiple_of(8))?;
             let table = &bytes[at..at + length];
             let padding = &bytes[at + length..index_at];
-            if padding.iter().any(|&byte| byte != 0) || memchr::memchr(0, &table[starts[255]..]) != Some(last - 1) {
+            if padding.iter().any(|&byte| byte != 0)
+                || memchr::memchr(0, &table[starts[255]..]) != Some(last - 1)
+            {
                 return None;
             }
             let strings: Option<Vec<&str>> = (0..256)
@@ -185,7 +185,9 @@ impl<'a> Tokens<'a> {
                     let end = starts.get(n + 1).copied().unwrap_or(length) - 1;
                     let string = &table[starts[n]..end];
                     let printable = table[end] == 0 && string.iter().all(u8::is_ascii_graphic);
-                    printable.then(|| std::str::from_utf8(string).ok()).flatten()
+                    printable
+                        .then(|| std::str::from_utf8(string).ok())
+                        .flatten()
                 })
                 .collect();
             Some(Tokens {
@@ -307,9 +309,7 @@ fn names_before(bytes: &[u8], markers_at: usize, markers: usize) -> Option<(usiz
         let second = u32_at(bytes, markers_at + 4)? as usize;
         let last = u32_at(bytes, markers_at + 4 * (markers - 1))? as usize;
         let latest = markers_at.checked_sub(last)? & !7;
-        let earliest = latest
-            .saturating_sub(MARKER_STEP_MAX as usize)
-            .max(16);
+        let earliest = latest.saturating_sub(MARKER_STEP_MAX as usize).max(16);
         for at in (earliest..=latest).rev().filter(|at| at % 8 == 0) {
             let Some(count) = u32_at(bytes, at - 8).map(|n| n as usize) else {
                 continue;

@@ -76,12 +76,24 @@ impl<'a> Unit<'a> {
             index,
             parts: 0,
         };
-        unit.text(root, dw::DW_AT_producer, b"retrovisor, from the kernel's BTF");
+        unit.text(
+            root,
+            dw::DW_AT_producer,
+            b"retrovisor, from the kernel's BTF",
+        );
         unit.text(root, dw::DW_AT_name, b"vmlinux");
-        unit.set(root, dw::DW_AT_language, AttributeValue::Language(dw::DW_LANG_C11));
+        unit.set(
+            root,
+            dw::DW_AT_language,
+            AttributeValue::Language(dw::DW_LANG_C11),
+        );
         unit.text(index, dw::DW_AT_name, b"sizetype");
         unit.set(index, dw::DW_AT_byte_size, AttributeValue::Udata(8));
-        unit.set(index, dw::DW_AT_encoding, AttributeValue::Encoding(dw::DW_ATE_unsigned));
+        unit.set(
+            index,
+            dw::DW_AT_encoding,
+            AttributeValue::Encoding(dw::DW_ATE_unsigned),
+        );
         unit
     }
 
@@ -120,7 +132,10 @@ impl<'a> Unit<'a> {
     fn count(&mut self, parts: usize) -> Result<(), GuestError> {
         self.parts += parts;
         if self.parts > PARTS_MAX {
-            return Err(GuestError::Damaged("type information (BTF)", "there is too much of it"));
+            return Err(GuestError::Damaged(
+                "type information (BTF)",
+                "there is too much of it",
+            ));
         }
         Ok(())
     }
@@ -129,7 +144,9 @@ impl<'a> Unit<'a> {
         let types = self.types;
         for (id, one) in types.all().iter().enumerate() {
             if let Some(entry) = self.entries[id] {
-                self.dwarf.unit.add_reserved(entry, self.root, tag(&one.kind));
+                self.dwarf
+                    .unit
+                    .add_reserved(entry, self.root, tag(&one.kind));
                 self.one(entry, one)?;
             }
         }
@@ -147,21 +164,35 @@ impl<'a> Unit<'a> {
                 character,
             } => {
                 // BTF does not mark `char` as a character.
-                let character = character || matches!(self.types.name(one.name), b"char" | b"unsigned char" | b"signed char");
+                let character = character
+                    || matches!(
+                        self.types.name(one.name),
+                        b"char" | b"unsigned char" | b"signed char"
+                    );
                 let encoding = match (boolean, character, signed) {
                     (true, _, _) => dw::DW_ATE_boolean,
-                    (_, true, false) if self.types.name(one.name) == b"char" => dw::DW_ATE_signed_char,
+                    (_, true, false) if self.types.name(one.name) == b"char" => {
+                        dw::DW_ATE_signed_char
+                    }
                     (_, true, true) => dw::DW_ATE_signed_char,
                     (_, true, false) => dw::DW_ATE_unsigned_char,
                     (_, _, true) => dw::DW_ATE_signed,
                     _ => dw::DW_ATE_unsigned,
                 };
                 self.bytes(entry, bytes.into());
-                self.set(entry, dw::DW_AT_encoding, AttributeValue::Encoding(encoding));
+                self.set(
+                    entry,
+                    dw::DW_AT_encoding,
+                    AttributeValue::Encoding(encoding),
+                );
             }
             &Kind::Float(bytes) => {
                 self.bytes(entry, bytes.into());
-                self.set(entry, dw::DW_AT_encoding, AttributeValue::Encoding(dw::DW_ATE_float));
+                self.set(
+                    entry,
+                    dw::DW_AT_encoding,
+                    AttributeValue::Encoding(dw::DW_ATE_float),
+                );
             }
             &Kind::Pointer(of) => {
                 self.bytes(entry, 8);
@@ -186,11 +217,19 @@ impl<'a> Unit<'a> {
                     self.of(part, member.of);
                     if member.bits == 0 {
                         let at = u64::from(member.bit_offset / 8);
-                        self.set(part, dw::DW_AT_data_member_location, AttributeValue::Udata(at));
+                        self.set(
+                            part,
+                            dw::DW_AT_data_member_location,
+                            AttributeValue::Udata(at),
+                        );
                     } else {
                         let at = u64::from(member.bit_offset);
                         self.set(part, dw::DW_AT_data_bit_offset, AttributeValue::Udata(at));
-                        self.set(part, dw::DW_AT_bit_size, AttributeValue::Udata(member.bits.into()));
+                        self.set(
+                            part,
+                            dw::DW_AT_bit_size,
+                            AttributeValue::Udata(member.bits.into()),
+                        );
                     }
                 }
             }
@@ -242,7 +281,9 @@ impl<'a> Unit<'a> {
         self.count(parameters.len())?;
         for (n, &(name, of)) in parameters.iter().enumerate() {
             if name == 0 && of == 0 && n + 1 == parameters.len() {
-                self.dwarf.unit.add(entry, dw::DW_TAG_unspecified_parameters);
+                self.dwarf
+                    .unit
+                    .add(entry, dw::DW_TAG_unspecified_parameters);
             } else {
                 let part = self.dwarf.unit.add(entry, dw::DW_TAG_formal_parameter);
                 self.name(part, name);
