@@ -113,7 +113,14 @@ fn has_address_prefix(insn: &Instruction) -> bool {
 
 fn resolve_segment(op: &mut Op, insn: &Instruction, mode: Mode) {
     let register = insn.memory_segment();
-    if register == Register::SS {
+    // 64-bit mode ignores overrides by ES, CS, SS and DS in this too.
+    let on_stack = if mode == Mode::Bits64 && !matches!(register, Register::FS | Register::GS) {
+        use Register::{EBP, ESP, RBP, RSP};
+        matches!(insn.memory_base(), RSP | RBP | ESP | EBP)
+    } else {
+        register == Register::SS
+    };
+    if on_stack {
         op.flags |= op_flags::STACK;
     }
     let number = register.number() as u8;

@@ -471,16 +471,25 @@ impl Cpu {
     #[inline(always)]
     pub fn push<W: Width>(&mut self, value: W) -> Result<(), Abort> {
         let (address, rsp) = self.stack(W::BYTES as i64, W::BYTES, true)?;
-        self.write(address, value)?;
+        self.write(address, value)
+            .inspect_err(|_| self.aborted_on_stack())?;
         self.state.gpr[gpr::RSP] = rsp;
         Ok(())
+    }
+
+    /// The access that has just failed went through the stack pointer: a bad address is #SS then.
+    #[cold]
+    fn aborted_on_stack(&mut self) {
+        if self.abort == AbortReason::NotCanonical {
+            self.abort = AbortReason::Fault(Fault::with_code(vector::SS, 0));
+        }
     }
 
     /// The value `skip` bytes above the top of the stack.
     #[inline(always)]
     pub fn peek<W: Width>(&mut self, skip: u64) -> Result<W, Abort> {
         let (address, _) = self.stack(-(skip as i64), W::BYTES, false)?;
-        self.read(address)
+        self.read(address).inspect_err(|_| self.aborted_on_stack())
     }
 
     /// Moves RSP up by `bytes`, within the stack's address size.

@@ -12,6 +12,8 @@ use crate::tick::Tick;
 pub const CODE: u64 = 0x1_0000;
 /// Where tests may keep data; the page before and the page behind are mapped, too.
 pub const DATA: u64 = 0x2_0000;
+/// The page table of the lowest 2 MiB, in which the pages of RAM are present.
+pub const PAGE_TABLE: u64 = TABLES + 0x3000;
 const TABLES: u64 = 0x8000;
 const IDT: u64 = 0x4000;
 const GDT: u64 = 0x5000;
@@ -73,9 +75,9 @@ impl World for Quiet {
 pub fn long_mode() -> Box<Cpu> {
     let mut memory = Memory::new(1 << 20).unwrap();
     // One table of each level; 512 pages are twice the RAM.
-    memory.write(TABLES, &(TABLES + 0x1000 | 3).to_le_bytes());
-    memory.write(TABLES + 0x1000, &(TABLES + 0x2000 | 3).to_le_bytes());
-    memory.write(TABLES + 0x2000, &(TABLES + 0x3000 | 3).to_le_bytes());
+    memory.write(TABLES, &((TABLES + 0x1000) | 3).to_le_bytes());
+    memory.write(TABLES + 0x1000, &((TABLES + 0x2000) | 3).to_le_bytes());
+    memory.write(TABLES + 0x2000, &((TABLES + 0x3000) | 3).to_le_bytes());
     for page in 0..256u64 {
         memory.write(TABLES + 0x3000 + 8 * page, &(page << 12 | 3).to_le_bytes());
     }
@@ -132,16 +134,30 @@ pub fn execute(cpu: &mut Cpu, code: &[u8]) -> Option<u8> {
     Some(((rip - 1 - HANDLERS) / 16) as u8)
 }
 
+/// Runs the one instruction at RIP. Gives the vector of the exception that it raised, if it did.
+pub fn step(cpu: &mut Cpu) -> Option<u8> {
+    let until = cpu.tick() + 1;
+    assert_eq!(cpu.run(&mut Quiet, until, false), Exit::Tick);
+    let distance = cpu.state.rip().wrapping_sub(HANDLERS);
+    (distance < 512).then_some((distance / 16) as u8)
+}
+
 /// Numbers that look random and are the same in every run (splitmix64).
 pub struct Numbers(pub u64);
 
 impl Numbers {
     /// The next one.
+    #[allow(clippy::should_implement_trait)] // without an end, there is no `Option`
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ z >> 31
+    }
+
+    /// The next one below a bound.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
     }
 }

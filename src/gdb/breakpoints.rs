@@ -4,11 +4,18 @@
 //! hardware breakpoints differ in nothing but the word in the stop reply.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crate::timeline::api::{Stops, Watchpoint};
+use rustc_hash::FxHashMap;
+
+use crate::gdb::agent::{Program, Subject};
+use crate::gdb::registers::{ROWS, TIME};
+use crate::timeline::api::{Condition, Conditions, Direction, Scene, Stops, Watchpoint};
 
 /// At most so many of all kinds together: more than anybody sets, and a bound for memory and for the engine.
 pub const COUNT_MAX: usize = 10_000;
+/// Bytes of expressions at most, of all breakpoints together.
+pub const EXPRESSION_BYTES_MAX: usize = 1 << 20;
 
 /// The two packets that set a breakpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,20 +26,77 @@ pub enum Kind {
     Hardware,
 }
 
-/// Agent expressions of a breakpoint (GDB manual, appendix F), undecoded.
+/// Agent expressions of a breakpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expressions {
-    /// The breakpoint stops when one of them is not zero, or when there are none.
-    pub conditions: Vec<Vec<u8>>,
-    /// Run at each hit.
-    pub commands: Vec<Vec<u8>>,
+    /// The breakpoint counts when one of them is not zero, or when there are none. `None`: cannot be evaluated here.
+    pub conditions: Vec<Option<Program>>,
+    /// Run at each hit that counts. A breakpoint with commands does not stop (GDB's agent-style `dprintf`).
+    pub commands: Vec<Program>,
+    /// Length of the bytecode.
+    pub bytes: usize,
+}
+
+/// Registers and memory by their names in the target description.
+struct Seen<'a>(&'a mut dyn Scene);
+
+impl Subject for Seen<'_> {
+    fn register(&mut self, number: usize) -> Option<u64> {
+        if number == TIME {
+            return Some(self.0.time());
+        }
+        let row = ROWS.get(number)?;
+        match row.gpr {
+            Some(n) => Some(self.0.gpr(n)),
+            None => row.integer(self.0.registers()),
+        }
+    }
+
+    fn read(&mut self, addr: u64, out: &mut [u8]) -> usize {
+        self.0.read_virtual(addr, out)
+    }
+}
+
+impl Expressions {
+    fn is_empty(&self) -> bool {
+        self.conditions.is_empty() && self.commands.is_empty()
+    }
+
+    /// Whether a hit counts. What has no value here counts: GDB checks again itself.
+    fn hold(&self, seen: &mut Seen<'_>) -> bool {
+        let mut nowhere = Vec::new();
+        self.conditions.is_empty()
+            || self.conditions.iter().any(|condition| match condition {
+                Some(program) => !matches!(program.run(seen, &mut nowhere), Ok(Some(0))),
+                None => true,
+            })
+    }
+}
+
+/// The expressions of those breakpoints that have any, by address.
+struct Places(FxHashMap<u64, Vec<Arc<Expressions>>>);
+
+impl Condition for Places {
+    fn holds(&self, addr: u64, direction: Direction, scene: &mut dyn Scene) -> bool {
+        let Some(all) = self.0.get(&addr) else {
+            return true;
+        };
+        let seen = &mut Seen(scene);
+        // Nothing is printed on the way back.
+        all.iter().any(|expressions| {
+            (direction == Direction::Forward || expressions.commands.is_empty())
+                && expressions.hold(seen)
+        })
+    }
 }
 
 /// All that is set.
 #[derive(Debug, Default)]
 pub struct Breakpoints {
-    code: BTreeMap<(u64, Kind), Expressions>,
+    code: BTreeMap<(u64, Kind), Arc<Expressions>>,
     watched: BTreeSet<Watchpoint>,
+    /// Of all expressions.
+    bytes: usize,
     /// What came with the Z packet that is being handled.
     pub arriving: Expressions,
 }
@@ -41,16 +105,21 @@ impl Breakpoints {
     /// Sets a breakpoint, with the expressions in `arriving`. `false` when there are too many.
     pub fn add(&mut self, addr: u64, kind: Kind) -> bool {
         let expressions = std::mem::take(&mut self.arriving);
-        if self.is_full() && !self.code.contains_key(&(addr, kind)) {
+        let old = self.code.get(&(addr, kind));
+        let bytes = self.bytes - old.map_or(0, |old| old.bytes) + expressions.bytes;
+        if self.is_full() && old.is_none() || bytes > EXPRESSION_BYTES_MAX {
             return false;
         }
-        self.code.insert((addr, kind), expressions);
+        self.bytes = bytes;
+        self.code.insert((addr, kind), Arc::new(expressions));
         true
     }
 
     /// Takes a breakpoint away, if there is one.
     pub fn remove(&mut self, addr: u64, kind: Kind) {
-        self.code.remove(&(addr, kind));
+        if let Some(old) = self.code.remove(&(addr, kind)) {
+            self.bytes -= old.bytes;
+        }
     }
 
     /// Sets a watchpoint. `false` when there are too many.
@@ -77,19 +146,47 @@ impl Breakpoints {
     }
 
     /// The breakpoints at an address.
-    pub fn at(&self, addr: u64) -> impl Iterator<Item = (Kind, &Expressions)> {
+    fn at(&self, addr: u64) -> impl Iterator<Item = (Kind, &Arc<Expressions>)> + Clone {
         self.code
             .range((addr, Kind::Software)..=(addr, Kind::Hardware))
             .map(|(&(_, kind), expressions)| (kind, expressions))
+    }
+
+    /// What a forward run that has met a breakpoint does: runs the commands of those that count, whose output goes to
+    /// `printed`, and says whether it stops, which it does for any that counts and has no commands.
+    pub fn meet(&self, addr: u64, scene: &mut dyn Scene, printed: &mut Vec<u8>) -> bool {
+        let seen = &mut Seen(scene);
+        let mut stops = false;
+        for (_, expressions) in self.at(addr) {
+            if !expressions.hold(seen) {
+                continue;
+            }
+            stops |= expressions.commands.is_empty();
+            for command in &expressions.commands {
+                if let Err(why) = command.run(seen, printed) {
+                    printed.extend_from_slice(format!("at {addr:#x}: {why}\n").as_bytes());
+                }
+            }
+        }
+        stops
     }
 
     /// What the timeline is to stop at.
     pub fn stops(&self) -> Stops {
         let mut breakpoints: Vec<u64> = self.code.keys().map(|&(addr, _)| addr).collect();
         breakpoints.dedup();
+        let mut places: FxHashMap<u64, Vec<Arc<Expressions>>> = FxHashMap::default();
+        for &addr in &breakpoints {
+            let all = self.at(addr).map(|(_, expressions)| expressions);
+            if all.clone().all(|expressions| !expressions.is_empty()) {
+                places.insert(addr, all.cloned().collect());
+            }
+        }
+        let conditions = (!places.is_empty()).then(|| Arc::new(Places(places)) as Arc<_>);
         Stops {
             breakpoints,
             watchpoints: self.watched.iter().copied().collect(),
+            conditions: Conditions(conditions),
         }
     }
 }
@@ -114,7 +211,8 @@ mod tests {
             b.stops(),
             Stops {
                 breakpoints: vec![5],
-                watchpoints: vec![watchpoint]
+                watchpoints: vec![watchpoint],
+                conditions: Conditions::default(),
             }
         );
         assert_eq!(b.kind_at(5), Some(Kind::Software));

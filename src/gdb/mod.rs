@@ -9,6 +9,7 @@
 //! guest state is never changed.
 
 pub mod address;
+pub mod agent;
 pub mod breakpoints;
 pub mod context;
 pub mod features;

@@ -1,8 +1,10 @@
 //! The registers that GDB is shown: one table, of which the target description (target.xml), the layout of the
 //! `g` packet and the numbers of `p` and of stop replies are all made.
 //!
-//! Names and order follow GDB's own features/i386/64bit-*.xml up to the segment bases, and QEMU's names after them
-//! (kernel scripts rely on `$cr3`, `$gs_base`, `$k_gs_base`). A register's number is its row.
+//! Names and order follow GDB's own features/i386/64bit-*.xml up to the segment bases and AVX, and QEMU's names after
+//! them (kernel scripts rely on `$cr3`, `$gs_base`, `$k_gs_base`). A register's number is its row. What few look at is
+//! in the group "system" (GDB 13 reads groups, but its x86 code goes by types and shows all of them). Last come the
+//! position and the guest time, so that conditions can be about them.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -26,6 +28,8 @@ pub struct Row {
     /// GDB's register group, where it is not the one that the type implies.
     group: Option<&'static str>,
     feature: &'static Feature,
+    /// Which general register it is, in the order of instruction encoding.
+    pub gpr: Option<usize>,
     /// The value; the low `bits` count.
     get: fn(&Registers) -> u128,
 }
@@ -63,6 +67,10 @@ static SEGMENTS: Feature = Feature {
     name: "org.gnu.gdb.i386.segments",
     types: "",
 };
+static AVX: Feature = Feature {
+    name: "org.gnu.gdb.i386.avx",
+    types: "",
+};
 static SYSTEM: Feature = Feature {
     name: "org.retrovisor.x86.system",
     types: r#"<flags id="x86_cr0" size="8">
@@ -83,7 +91,24 @@ static SYSTEM: Feature = Feature {
 <flags id="x86_efer" size="8">
 <field name="SCE" start="0" end="0"/><field name="LME" start="8" end="8"/><field name="LMA" start="10" end="10"/>
 <field name="NXE" start="11" end="11"/></flags>
+<flags id="x86_dr6" size="8">
+<field name="B0" start="0" end="0"/><field name="B1" start="1" end="1"/><field name="B2" start="2" end="2"/>
+<field name="B3" start="3" end="3"/><field name="BD" start="13" end="13"/><field name="BS" start="14" end="14"/>
+<field name="BT" start="15" end="15"/></flags>
+<flags id="x86_dr7" size="8">
+<field name="L0" start="0" end="0"/><field name="G0" start="1" end="1"/><field name="L1" start="2" end="2"/>
+<field name="G1" start="3" end="3"/><field name="L2" start="4" end="4"/><field name="G2" start="5" end="5"/>
+<field name="L3" start="6" end="6"/><field name="G3" start="7" end="7"/><field name="LE" start="8" end="8"/>
+<field name="GE" start="9" end="9"/><field name="GD" start="13" end="13"/>
+<field name="RW0" start="16" end="17"/><field name="LEN0" start="18" end="19"/>
+<field name="RW1" start="20" end="21"/><field name="LEN1" start="22" end="23"/>
+<field name="RW2" start="24" end="25"/><field name="LEN2" start="26" end="27"/>
+<field name="RW3" start="28" end="29"/><field name="LEN3" start="30" end="31"/></flags>
 "#,
+};
+static POSITION: Feature = Feature {
+    name: "org.retrovisor.position",
+    types: "",
 };
 
 const fn row(
@@ -99,6 +124,7 @@ const fn row(
         kind,
         group: None,
         feature,
+        gpr: None,
         get,
     }
 }
@@ -111,8 +137,38 @@ const fn x87(name: &'static str, get: fn(&Registers) -> u128) -> Row {
         kind: "int",
         group: Some("float"),
         feature: &CORE,
+        gpr: None,
         get,
     }
+}
+
+/// A register that few look at.
+const fn rare(
+    feature: &'static Feature,
+    name: &'static str,
+    bits: usize,
+    kind: &'static str,
+    get: fn(&Registers) -> u128,
+) -> Row {
+    Row {
+        name,
+        bits,
+        kind,
+        group: Some("system"),
+        feature,
+        gpr: None,
+        get,
+    }
+}
+
+/// A rare system register of 64 bits.
+const fn system(name: &'static str, get: fn(&Registers) -> u128) -> Row {
+    rare(&SYSTEM, name, 64, "int64", get)
+}
+
+/// A rare system register of 32 bits.
+const fn system32(name: &'static str, get: fn(&Registers) -> u128) -> Row {
+    rare(&SYSTEM, name, 32, "uint32", get)
 }
 
 macro_rules! stack {
@@ -131,15 +187,24 @@ macro_rules! xmm {
     };
 }
 
+macro_rules! ymm_high {
+    ($name:literal, $i:literal) => {
+        row(&AVX, $name, 128, "uint128", |r| r.ymm_high[$i])
+    };
+}
+
 /// Index into [`Registers::gpr`]: registers are numbered otherwise in instructions than in GDB.
 macro_rules! gpr {
     ($name:literal, $i:literal, $kind:literal) => {
-        row(&CORE, $name, 64, $kind, |r| r.gpr[$i].into())
+        Row {
+            gpr: Some($i),
+            ..row(&CORE, $name, 64, $kind, |r| r.gpr[$i].into())
+        }
     };
 }
 
 /// All registers in the order of the wire.
-pub static ROWS: [Row; 66] = [
+pub static ROWS: [Row; 120] = [
     gpr!("rax", 0, "int64"),
     gpr!("rbx", 3, "int64"),
     gpr!("rcx", 1, "int64"),
@@ -199,6 +264,22 @@ pub static ROWS: [Row; 66] = [
     row(&SSE, "mxcsr", 32, "i386_mxcsr", |r| r.mxcsr.into()),
     row(&SEGMENTS, "fs_base", 64, "int64", |r| r.fs_base.into()),
     row(&SEGMENTS, "gs_base", 64, "int64", |r| r.gs_base.into()),
+    ymm_high!("ymm0h", 0),
+    ymm_high!("ymm1h", 1),
+    ymm_high!("ymm2h", 2),
+    ymm_high!("ymm3h", 3),
+    ymm_high!("ymm4h", 4),
+    ymm_high!("ymm5h", 5),
+    ymm_high!("ymm6h", 6),
+    ymm_high!("ymm7h", 7),
+    ymm_high!("ymm8h", 8),
+    ymm_high!("ymm9h", 9),
+    ymm_high!("ymm10h", 10),
+    ymm_high!("ymm11h", 11),
+    ymm_high!("ymm12h", 12),
+    ymm_high!("ymm13h", 13),
+    ymm_high!("ymm14h", 14),
+    ymm_high!("ymm15h", 15),
     row(&SYSTEM, "k_gs_base", 64, "int64", |r| r.k_gs_base.into()),
     row(&SYSTEM, "cr0", 64, "x86_cr0", |r| r.cr0.into()),
     row(&SYSTEM, "cr2", 64, "int64", |r| r.cr2.into()),
@@ -206,12 +287,58 @@ pub static ROWS: [Row; 66] = [
     row(&SYSTEM, "cr4", 64, "x86_cr4", |r| r.cr4.into()),
     row(&SYSTEM, "cr8", 64, "int64", |r| r.cr8.into()),
     row(&SYSTEM, "efer", 64, "x86_efer", |r| r.efer.into()),
+    system("es_base", |r| r.seg_base[0].into()),
+    system("cs_base", |r| r.seg_base[1].into()),
+    system("ss_base", |r| r.seg_base[2].into()),
+    system("ds_base", |r| r.seg_base[3].into()),
+    system32("es_limit", |r| r.seg_limit[0].into()),
+    system32("cs_limit", |r| r.seg_limit[1].into()),
+    system32("ss_limit", |r| r.seg_limit[2].into()),
+    system32("ds_limit", |r| r.seg_limit[3].into()),
+    system32("fs_limit", |r| r.seg_limit[4].into()),
+    system32("gs_limit", |r| r.seg_limit[5].into()),
+    system("gdt_base", |r| r.gdt.base.into()),
+    system32("gdt_limit", |r| r.gdt.limit.into()),
+    system("idt_base", |r| r.idt.base.into()),
+    system32("idt_limit", |r| r.idt.limit.into()),
+    system32("ldtr", |r| r.ldtr.into()),
+    system("ldt_base", |r| r.ldt.base.into()),
+    system32("ldt_limit", |r| r.ldt.limit.into()),
+    system32("tr", |r| r.tr.into()),
+    system("tss_base", |r| r.tss.base.into()),
+    system32("tss_limit", |r| r.tss.limit.into()),
+    system("dr0", |r| r.dr[0].into()),
+    system("dr1", |r| r.dr[1].into()),
+    system("dr2", |r| r.dr[2].into()),
+    system("dr3", |r| r.dr[3].into()),
+    rare(&SYSTEM, "dr6", 64, "x86_dr6", |r| r.dr[6].into()),
+    rare(&SYSTEM, "dr7", 64, "x86_dr7", |r| r.dr[7].into()),
+    system("star", |r| r.star.into()),
+    rare(&SYSTEM, "lstar", 64, "code_ptr", |r| r.lstar.into()),
+    rare(&SYSTEM, "cstar", 64, "code_ptr", |r| r.cstar.into()),
+    system("fmask", |r| r.fmask.into()),
+    system("sysenter_cs", |r| r.sysenter[0].into()),
+    system("sysenter_esp", |r| r.sysenter[1].into()),
+    system("sysenter_eip", |r| r.sysenter[2].into()),
+    system("pat", |r| r.pat.into()),
+    system("misc_enable", |r| r.misc_enable.into()),
+    system("tsc_aux", |r| r.tsc_aux.into()),
+    rare(&POSITION, "rv_tick", 64, "uint64", |r| r.tick.into()),
+    rare(&POSITION, "rv_time", 64, "uint64", |r| r.time.into()),
 ];
+
+/// Number of the guest time.
+pub const TIME: usize = ROWS.len() - 1;
 
 /// Registers that every stop reply carries, so that stepping needs no `g`: rip, rsp and rbp by number.
 pub const EXPEDITED: [usize; 3] = [16, 7, 6];
 
 impl Row {
+    /// The value, if it fits into 64 bits.
+    pub fn integer(&self, registers: &Registers) -> Option<u64> {
+        (self.bits <= 64).then(|| (self.get)(registers) as u64 & (u64::MAX >> (64 - self.bits)))
+    }
+
     /// The bytes on the wire, in target order (little endian).
     pub fn bytes(&self, registers: &Registers) -> Vec<u8> {
         (self.get)(registers).to_le_bytes()[..self.bits / 8].to_vec()
@@ -351,6 +478,18 @@ mod tests {
             );
             assert_eq!(row.bits % 8, 0);
         }
+        let all = distinct();
+        let general = ROWS.iter().filter(|row| row.gpr.is_some());
+        assert_eq!(general.clone().count(), 16);
+        for row in general {
+            assert_eq!(
+                row.integer(&all),
+                row.gpr.map(|n| all.gpr[n]),
+                "{}",
+                row.name
+            );
+        }
+        assert_eq!(ROWS[TIME].name, "rv_time");
         assert_eq!(EXPEDITED.map(|i| ROWS[i].name), ["rip", "rsp", "rbp"]);
     }
 }

@@ -1,9 +1,10 @@
 //! Carrying out what GDB asked for when it resumed the machine.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::gdb::context::{Context, Plan};
-use crate::timeline::api::{Direction, Stop, StopReason};
+use crate::timeline::api::{Direction, SceneOf, Stop, StopReason, Stops};
 
 /// How a resumption ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,21 +28,20 @@ impl Halt {
     }
 }
 
-/// Moves the machine; `console` is given lines for the user. An armed seek comes before the plan and replaces it.
+/// Moves the machine; `console` is given text for the user, at once. An armed seek comes before the plan and replaces
+/// it.
 pub fn carry_out(
     context: &mut Context<'_>,
     plan: Plan,
     interrupt: &AtomicBool,
-    console: &mut dyn FnMut(&str),
+    console: &mut dyn FnMut(&[u8]),
 ) -> Halt {
     if let Some(tick) = context.armed.take() {
         if let Err(why) = context.debuggee.seek(tick, interrupt) {
-            console(&format!("seek to tick {tick}: {why}\n"));
+            console(format!("seek to tick {tick}: {why}\n").as_bytes());
         } else if context.debuggee.position() != tick {
-            console(&format!(
-                "seek to tick {tick} interrupted at {}\n",
-                context.debuggee.position()
-            ));
+            let position = context.debuggee.position();
+            console(format!("seek to tick {tick} interrupted at {position}\n").as_bytes());
         }
         context.selected = context.debuggee.current_cpu();
         return Halt::Arrived {
@@ -50,39 +50,75 @@ pub fn carry_out(
     }
     let stops = context.breakpoints.stops();
     let stop = match plan {
-        Plan::Continue => context.debuggee.run(Direction::Forward, &stops, interrupt),
+        Plan::Continue => run_forward(context, &stops, interrupt, console),
         Plan::ReverseContinue => context.debuggee.run(Direction::Backward, &stops, interrupt),
         Plan::Step { cpu } => context.debuggee.step(cpu, &stops, interrupt),
         Plan::ReverseStep { cpu } => context.debuggee.reverse_step(cpu, &stops, interrupt),
-        Plan::StepRange { cpu, start, end } => step_range(context, cpu, start, end, interrupt),
+        Plan::StepRange { cpu, start, end } => {
+            step_range(context, cpu, start..end, &stops, interrupt, console)
+        }
     };
     if let StopReason::Divergence(report) = &stop.reason {
-        console(report);
-        console("\n");
+        console(format!("{report}\n").as_bytes());
     }
     context.selected = stop.cpu;
     Halt::Stopped(stop)
+}
+
+/// Runs the commands of the breakpoints that were met; says whether the run stops.
+fn meet(context: &Context<'_>, addr: u64, cpu: usize, console: &mut dyn FnMut(&[u8])) -> bool {
+    let mut printed = Vec::new();
+    let mut scene = SceneOf::new(&*context.debuggee, cpu);
+    let stops = context.breakpoints.meet(addr, &mut scene, &mut printed);
+    if !printed.is_empty() {
+        console(&printed);
+    }
+    stops
+}
+
+/// Runs to the next stop and prints what breakpoints on the way print.
+fn run_forward(
+    context: &mut Context<'_>,
+    stops: &Stops,
+    interrupt: &AtomicBool,
+    console: &mut dyn FnMut(&[u8]),
+) -> Stop {
+    loop {
+        let stop = context.debuggee.run(Direction::Forward, stops, interrupt);
+        let StopReason::Breakpoint { addr } = stop.reason else {
+            return stop;
+        };
+        if meet(context, addr, stop.cpu, console) {
+            return stop;
+        }
+        if interrupt.load(Ordering::Relaxed) {
+            return Stop {
+                reason: StopReason::Interrupted,
+                cpu: stop.cpu,
+            };
+        }
+    }
 }
 
 /// Steps until rip leaves the range, a breakpoint is met or something else stops the step.
 fn step_range(
     context: &mut Context<'_>,
     cpu: usize,
-    start: u64,
-    end: u64,
+    range: Range<u64>,
+    stops: &Stops,
     interrupt: &AtomicBool,
+    console: &mut dyn FnMut(&[u8]),
 ) -> Stop {
-    let stops = context.breakpoints.stops();
     loop {
-        let stop = context.debuggee.step(cpu, &stops, interrupt);
+        let stop = context.debuggee.step(cpu, stops, interrupt);
         if stop.reason != StopReason::Stepped {
             return stop;
         }
         let rip = context.debuggee.registers(cpu).rip;
-        if !(start..end).contains(&rip) {
+        if !range.contains(&rip) {
             return stop;
         }
-        if stops.breakpoints.binary_search(&rip).is_ok() {
+        if stops.breakpoints.binary_search(&rip).is_ok() && meet(context, rip, cpu, console) {
             return Stop {
                 reason: StopReason::Breakpoint { addr: rip },
                 cpu,

@@ -4,7 +4,7 @@
 //! Nothing that arrives ends a session but GDB's own farewell or the loss of the transport.
 
 use std::io::{self, Write};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::gdb::context::Context;
 use crate::gdb::features::{self, Answer};
@@ -150,14 +150,20 @@ impl<'d> Session<'d> {
         let Some(plan) = self.context.plan.take() else {
             return self.send(wire, syntax::error("nothing to run"));
         };
-        let mut lines = Vec::new();
+        let mut broken = None;
         let halt = run::carry_out(&mut self.context, plan, interrupt, &mut |text| {
-            lines.push(text.to_string())
-        });
-        for line in lines {
             let mut body = b"O".to_vec();
-            syntax::push_hex(&mut body, line.as_bytes());
-            self.send(wire, body)?;
+            syntax::push_hex(&mut body, text);
+            self.last_sent = frame(&body);
+            let sent = wire.write_all(&self.last_sent).and_then(|()| wire.flush());
+            if let Err(error) = sent {
+                // Nobody is there any more to see the rest.
+                interrupt.store(true, Ordering::Relaxed);
+                broken = Some(error);
+            }
+        });
+        if let Some(error) = broken {
+            return Err(error);
         }
         let outcome = self.stub.report(&mut self.context, &halt);
         self.deliver(outcome, b"", wire, interrupt)

@@ -5,7 +5,7 @@ use super::world::{LogPosition, LogWorld};
 use crate::cpu::run::Exit;
 use crate::machine::{Machine, STATE_VERSION, StateDigest, StateError, model_from_leaves};
 use crate::memory::MemoryError;
-use crate::tick::Tick;
+use crate::tick::{NS_PER_TICK, Tick};
 use crate::trace::{Error as TraceError, Recording};
 use std::sync::Arc;
 use thiserror::Error;
@@ -14,13 +14,13 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum ReplayError {
     /// The file.
-    #[error("{0}")]
+    #[error(transparent)]
     Trace(#[from] TraceError),
     /// The memory.
-    #[error("{0}")]
+    #[error(transparent)]
     Memory(#[from] MemoryError),
     /// The starting state.
-    #[error("{0}")]
+    #[error(transparent)]
     State(#[from] StateError),
     /// Something that this version does not do.
     #[error("{0}")]
@@ -35,6 +35,7 @@ pub struct Replayer {
     pub world: LogWorld,
     recording: Arc<Recording>,
     digest_distance: Tick,
+    start_pages: Vec<u32>,
 }
 
 impl Replayer {
@@ -47,6 +48,12 @@ impl Replayer {
                 config.cpus
             )));
         }
+        if config.ns_per_tick != NS_PER_TICK {
+            return Err(ReplayError::Unsupported(format!(
+                "the recording has ticks of {} ns; this version replays those of {NS_PER_TICK} ns",
+                config.ns_per_tick
+            )));
+        }
         let model = model_from_leaves(
             config
                 .cpuid
@@ -56,7 +63,7 @@ impl Replayer {
         let mut machine = Machine::new(config.ram_bytes, model)?;
         let memory = &mut machine.cpu.memory;
         recording.ram(|number, page| memory.write(number << 12, page) == page.len())?;
-        memory.take_dirty();
+        let start_pages = memory.take_dirty();
         let state = recording.state()?;
         machine.restore(0, state.version, &state.bytes)?;
         Ok(Replayer {
@@ -64,12 +71,18 @@ impl Replayer {
             world: LogWorld::new(recording),
             recording: recording.clone(),
             digest_distance: config.digest_distance_ticks.max(1),
+            start_pages,
         })
     }
 
     /// The recording.
     pub fn recording(&self) -> &Arc<Recording> {
         &self.recording
+    }
+
+    /// The pages of RAM that are not zero at the start, in any order.
+    pub fn start_pages(&self) -> &[u32] {
+        &self.start_pages
     }
 
     /// The last tick of the recording.

@@ -2,7 +2,7 @@
 
 use super::divergence::Divergence;
 use crate::cpu::world::{Dma, Interrupt, Pending, Wait, World};
-use crate::record::recorder::{OUTPUT_MMIO, OUTPUT_MSR, OUTPUT_TPR, OutputHash};
+use crate::machine::outputs::{OUTPUT_MMIO, OUTPUT_MSR, OUTPUT_TPR, OutputHash};
 use crate::tick::{NS_PER_TICK, Tick};
 use crate::trace::{Class, Cursor, Digest, Recording, What};
 use devices::ConsoleTap;
@@ -84,15 +84,17 @@ impl LogWorld {
         self.task_priority
     }
 
-    /// The last event before the position that is more than a note.
-    pub fn last_event(&self) -> Option<(Tick, String)> {
+    /// The last event before tick `now`, where the machine is, that is more than a note.
+    pub fn last_event(&self, now: Tick) -> Option<(Tick, String)> {
         let mut cursor = self.cursor.recording().cursor();
         let mut position = self.cursor.position();
         while position > 0 {
             position -= 1;
             cursor.seek(position);
             let event = cursor.peek().ok()??;
-            if !matches!(event.what.kind().class(), Class::Note | Class::Check) {
+            // One of this very tick was taken over already if the machine was about to execute it.
+            let check_or_note = matches!(event.what.kind().class(), Class::Note | Class::Check);
+            if event.tick < now && !check_or_note {
                 return Some((event.tick, event.what.to_string()));
             }
         }
@@ -130,9 +132,23 @@ impl LogWorld {
         self.diverged.as_deref()
     }
 
-    /// Guest time at a tick.
-    pub fn guest_ns(&self, now: Tick) -> u64 {
+    /// Guest time at a tick up to which the clock is settled.
+    fn guest_ns(&self, now: Tick) -> u64 {
         now.wrapping_mul(NS_PER_TICK).wrapping_add(self.tsc_offset)
+    }
+
+    /// Guest time at tick `now`, where the machine is: a function of the tick, whether the log was asked there or not.
+    pub fn guest_time(&self, now: Tick) -> u64 {
+        let mut offset = self.tsc_offset;
+        let mut cursor = self.cursor.clone();
+        while let Ok(Some(event)) = cursor.next()
+            && event.tick <= now
+        {
+            if let What::Clock { tsc_offset } = event.what {
+                offset = tsc_offset;
+            }
+        }
+        now.wrapping_mul(NS_PER_TICK).wrapping_add(offset)
     }
 
     /// Hash of all that went out.

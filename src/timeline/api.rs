@@ -3,6 +3,8 @@
 //! The GDB server and its `monitor` commands know a recording only through [`Debuggee`]. Everything here is
 //! plain data: no protocol, no sockets, no engine.
 
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::tick::{GuestNs, Tick};
@@ -68,6 +70,55 @@ pub struct Registers {
     pub xmm: [u128; 16],
     /// SSE control and status.
     pub mxcsr: u32,
+    /// Bits 128 to 255 of YMM0 to YMM15.
+    pub ymm_high: [u128; 16],
+    /// Bases of ES, CS, SS and DS, in this order (0 in 64-bit mode, but for stale ones).
+    pub seg_base: [u64; 4],
+    /// Limits of ES, CS, SS, DS, FS and GS in bytes, in this order.
+    pub seg_limit: [u32; 6],
+    /// Global descriptor table.
+    pub gdt: Table,
+    /// Interrupt descriptor table.
+    pub idt: Table,
+    /// Local descriptor table.
+    pub ldt: Table,
+    /// Its selector.
+    pub ldtr: u16,
+    /// Task state segment.
+    pub tss: Table,
+    /// Its selector.
+    pub tr: u16,
+    /// Debug registers; 4 and 5 are not used.
+    pub dr: [u64; 8],
+    /// IA32_STAR.
+    pub star: u64,
+    /// IA32_LSTAR: where SYSCALL goes.
+    pub lstar: u64,
+    /// IA32_CSTAR.
+    pub cstar: u64,
+    /// IA32_FMASK.
+    pub fmask: u64,
+    /// IA32_SYSENTER_CS, ESP, EIP.
+    pub sysenter: [u64; 3],
+    /// IA32_PAT.
+    pub pat: u64,
+    /// IA32_MISC_ENABLE.
+    pub misc_enable: u64,
+    /// IA32_TSC_AUX.
+    pub tsc_aux: u64,
+    /// The position.
+    pub tick: Tick,
+    /// Guest time at the position.
+    pub time: GuestNs,
+}
+
+/// Where a table that a register points to lies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// Linear address.
+    pub base: u64,
+    /// Offset of the last byte.
+    pub limit: u32,
 }
 
 /// Which way to run.
@@ -101,16 +152,106 @@ pub struct Watchpoint {
     pub kind: WatchKind,
 }
 
+/// What a condition can look at: the position as one processor sees it.
+pub trait Scene {
+    /// A general register, numbered as in [`Registers::gpr`]: what conditions mostly ask for, at a fraction of the
+    /// price of all registers.
+    fn gpr(&mut self, number: usize) -> u64;
+    /// Registers of the processor, but [`Registers::time`] may be missing: it takes longer than all others.
+    fn registers(&mut self) -> &Registers;
+    /// Guest time.
+    fn time(&self) -> GuestNs;
+    /// As [`Debuggee::read_virtual`] for the processor.
+    fn read_virtual(&self, addr: u64, out: &mut [u8]) -> usize;
+}
+
+/// A position of any debuggee as a scene.
+pub struct SceneOf<'a> {
+    debuggee: &'a dyn Debuggee,
+    cpu: usize,
+    registers: Option<Registers>,
+}
+
+impl<'a> SceneOf<'a> {
+    /// What a processor sees now.
+    pub fn new(debuggee: &'a dyn Debuggee, cpu: usize) -> Self {
+        Self {
+            debuggee,
+            cpu,
+            registers: None,
+        }
+    }
+}
+
+impl Scene for SceneOf<'_> {
+    fn gpr(&mut self, number: usize) -> u64 {
+        self.registers().gpr[number]
+    }
+
+    fn registers(&mut self) -> &Registers {
+        self.registers
+            .get_or_insert_with(|| self.debuggee.registers(self.cpu))
+    }
+
+    fn time(&self) -> GuestNs {
+        self.debuggee.guest_time()
+    }
+
+    fn read_virtual(&self, addr: u64, out: &mut [u8]) -> usize {
+        let wanted = out.len();
+        self.debuggee.read_virtual(self.cpu, addr, out).min(wanted)
+    }
+}
+
+/// Decides at each hit of a breakpoint whether it counts. Asked within a run, up to millions of times, and never
+/// about anything but the position: the answer must be a function of that.
+pub trait Condition: Send + Sync {
+    /// Whether a run in this direction stops at a breakpoint that it has met.
+    fn holds(&self, addr: u64, direction: Direction, scene: &mut dyn Scene) -> bool;
+}
+
+/// A condition or none. Two are equal when they are the same one.
+#[derive(Clone, Default)]
+pub struct Conditions(pub Option<Arc<dyn Condition>>);
+
+impl fmt::Debug for Conditions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "some" } else { "none" })
+    }
+}
+
+impl PartialEq for Conditions {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Conditions {}
+
 /// Where a run stops before history does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stops {
-    /// Linear addresses of instructions; sorted, without duplicates.
+    /// Linear addresses of instructions; sorted, without duplicates. Which hits count say the conditions.
     pub breakpoints: Vec<u64>,
     /// Sorted, without duplicates.
     pub watchpoints: Vec<Watchpoint>,
+    /// Says which hits of breakpoints count; none: all do.
+    pub conditions: Conditions,
 }
 
 impl Stops {
+    /// Whether a hit of a breakpoint counts.
+    pub fn counts(&self, addr: u64, direction: Direction, scene: &mut dyn Scene) -> bool {
+        match &self.conditions.0 {
+            Some(condition) => condition.holds(addr, direction, scene),
+            None => true,
+        }
+    }
+
     /// Whether there is nothing to stop at.
     pub fn is_empty(&self) -> bool {
         self.breakpoints.is_empty() && self.watchpoints.is_empty()

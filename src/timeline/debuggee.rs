@@ -24,7 +24,7 @@ impl Debuggee for Timeline {
         self.travellers[0]
             .replayer()
             .world
-            .guest_ns(self.position())
+            .guest_time(self.position())
     }
 
     fn cpus(&self) -> usize {
@@ -36,8 +36,10 @@ impl Debuggee for Timeline {
     }
 
     fn registers(&self, _cpu: usize) -> Registers {
-        let world = &self.travellers[0].replayer().world;
-        view::registers(&self.machine().cpu, world.task_priority())
+        Registers {
+            time: self.guest_time(),
+            ..view::registers(self.travellers[0].replayer())
+        }
     }
 
     fn read_virtual(&self, _cpu: usize, addr: u64, out: &mut [u8]) -> usize {
@@ -86,6 +88,7 @@ impl Debuggee for Timeline {
         let watched = Stops {
             breakpoints: Vec::new(),
             watchpoints: stops.watchpoints.clone(),
+            ..Stops::default()
         };
         let done = self.step(cpu, &watched, interrupt);
         match self.go(here - 1, interrupt) {
@@ -126,7 +129,6 @@ impl Debuggee for Timeline {
                 text("kernel", config.kernel.clone()),
                 text("command line", config.cmdline.clone()),
                 text("memory", format!("{} MiB", config.ram_bytes >> 20)),
-                text("processors", config.cpus.to_string()),
                 text(
                     "recorded by",
                     format!("retrovisor {} ({:?})", config.program, config.accel),
@@ -150,6 +152,9 @@ impl Debuggee for Timeline {
     }
 
     fn last_event(&self) -> Option<(Tick, String)> {
-        self.travellers[0].replayer().world.last_event()
+        self.travellers[0]
+            .replayer()
+            .world
+            .last_event(self.position())
     }
 }

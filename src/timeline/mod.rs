@@ -15,7 +15,7 @@ use crate::cpu::run::Exit;
 use crate::cpu::stops as cpu_stops;
 use crate::tick::Tick;
 use crate::trace::Recording;
-use api::{Stop, StopReason, Stops, WatchKind};
+use api::{Direction, Stop, StopReason, Stops, WatchKind};
 use checkpoints::{Config, Store};
 use pass::FirstPass;
 use std::collections::VecDeque;
@@ -119,7 +119,7 @@ impl Timeline {
     fn run_forward(&mut self, stops: &Stops, interrupt: &AtomicBool) -> Stop {
         let end = self.travellers[0].end();
         let mut pass_breakpoint = true;
-        self.travellers[0].set_stops(engine_stops(stops));
+        self.travellers[0].set_debugger_stops(stops, Direction::Forward);
         while self.travellers[0].tick() < end {
             let here = self.travellers[0].tick();
             let from = search::next_candidate(&self.store, &self.summaries, stops, here, end);
@@ -179,7 +179,7 @@ impl Timeline {
                 .push(Traveller::new(&self.recording, &self.store)?);
         }
         for traveller in &mut self.travellers {
-            traveller.set_stops(engine_stops(stops));
+            traveller.set_debugger_stops(stops, Direction::Backward);
         }
         // The foreground's machine takes part: it is put where the answer is afterwards anyway.
         let (store, summaries) = (&self.store, &self.summaries);

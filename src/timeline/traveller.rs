@@ -3,6 +3,8 @@
 //! Restoring costs what differs between where the machine is and where it goes, not the size of RAM: the pages
 //! written since the checkpoint it came from are known, and the store knows which differ between two checkpoints.
 
+use super::api::{self, Conditions, Direction};
+use super::view;
 use crate::cpu::run::Exit;
 use crate::cpu::stops::Stops;
 use crate::replay::{ReplayError, Replayer};
@@ -26,10 +28,10 @@ pub enum TravelError {
     #[error("{0}")]
     Diverged(String),
     /// A checkpoint cannot be read.
-    #[error("{0}")]
+    #[error(transparent)]
     Checkpoint(#[from] checkpoints::Error),
     /// The replay cannot be set up.
-    #[error("{0}")]
+    #[error(transparent)]
     Replay(#[from] ReplayError),
 }
 
@@ -39,6 +41,8 @@ pub struct Traveller {
     store: Arc<Store>,
     /// The checkpoint that RAM was at when `dirty` began to be counted. `None`: RAM holds anything.
     base: Option<(Tick, Option<Pin>)>,
+    /// Which hits of breakpoints end a run, and which way the debugger thinks it goes.
+    conditions: (Conditions, Direction),
 }
 
 impl Traveller {
@@ -47,13 +51,12 @@ impl Traveller {
         let mut replayer = Replayer::new(recording)?;
         if store.nearest(0).is_none() {
             let memory = &replayer.machine.cpu.memory;
-            let zero = [0u8; 4096];
-            let pages = (0..memory.pages()).filter(|&page| memory.page(page) != &zero);
+            let pages = replayer.start_pages().iter();
             store.add(
                 0,
                 None,
                 replayer.save(),
-                pages.map(|page| (page as u64, memory.page(page))),
+                pages.map(|&page| (u64::from(page), memory.page(page as usize))),
             )?;
         }
         replayer.machine.cpu.take_dirty();
@@ -63,6 +66,7 @@ impl Traveller {
             replayer,
             store: store.clone(),
             base: Some((0, store.pin(0))),
+            conditions: (Conditions::default(), Direction::Forward),
         })
     }
 
@@ -159,6 +163,8 @@ impl Traveller {
                     return Ok(Exit::Tick);
                 }
                 Exit::Ended => return Ok(Exit::Ended),
+                // A hit that does not count: on, past the instruction.
+                Exit::Breakpoint if !self.breakpoint_counts() => pass = true,
                 Exit::Breakpoint | Exit::Watchpoint(_) => return Ok(exit),
                 Exit::Tick | Exit::Idle => {}
             }
@@ -207,8 +213,24 @@ impl Traveller {
         self.go(tick, interrupt)
     }
 
-    /// Sets what `run` stops at.
+    fn breakpoint_counts(&self) -> bool {
+        let (conditions, direction) = &self.conditions;
+        let Some(condition) = &conditions.0 else {
+            return true;
+        };
+        let addr = self.replayer.machine.cpu.linear_rip();
+        condition.holds(addr, *direction, &mut view::Here::new(&self.replayer))
+    }
+
+    /// Sets what `run` stops at, all hits of breakpoints included.
     pub fn set_stops(&mut self, stops: Stops) {
         self.replayer.machine.set_stops(stops);
+        self.conditions.0 = Conditions::default();
+    }
+
+    /// Sets what `run` stops at when a debugger runs in a direction (which for the engine is forward, always).
+    pub fn set_debugger_stops(&mut self, stops: &api::Stops, direction: Direction) {
+        self.set_stops(super::engine_stops(stops));
+        self.conditions = (stops.conditions.clone(), direction);
     }
 }

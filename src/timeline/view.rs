@@ -1,12 +1,49 @@
 //! The machine at the position as a debugger sees it: registers and memory, without any effect on the guest.
 
-use super::api::Registers;
+use super::api::{Registers, Scene, Table};
 use crate::cpu::Cpu;
 use crate::cpu::state::{F80, seg};
+use crate::replay::Replayer;
+use crate::tick::GuestNs;
 
-/// Registers of the processor.
-pub fn registers(cpu: &Cpu, task_priority: u8) -> Registers {
-    let s = &cpu.state;
+/// The position of a replay, as conditions look at it.
+pub struct Here<'a> {
+    replayer: &'a Replayer,
+    registers: Option<Registers>,
+}
+
+impl<'a> Here<'a> {
+    /// What there is to see now.
+    pub fn new(replayer: &'a Replayer) -> Self {
+        Self {
+            replayer,
+            registers: None,
+        }
+    }
+}
+
+impl Scene for Here<'_> {
+    fn gpr(&mut self, number: usize) -> u64 {
+        self.replayer.machine.cpu.state.gpr[..16][number]
+    }
+
+    fn registers(&mut self) -> &Registers {
+        self.registers
+            .get_or_insert_with(|| registers(self.replayer))
+    }
+
+    fn time(&self) -> GuestNs {
+        self.replayer.world.guest_time(self.replayer.tick())
+    }
+
+    fn read_virtual(&self, addr: u64, out: &mut [u8]) -> usize {
+        read_virtual(&self.replayer.machine.cpu, addr, out)
+    }
+}
+
+/// Registers of the processor, without the guest time.
+pub fn registers(replayer: &Replayer) -> Registers {
+    let s = &replayer.machine.cpu.state;
     let top = (s.x87.status >> 11 & 7) as usize;
     let selector = |register: usize| s.seg[register].selector;
     Registers {
@@ -26,12 +63,12 @@ pub fn registers(cpu: &Cpu, task_priority: u8) -> Registers {
         cr2: s.cr2,
         cr3: s.cr3,
         cr4: s.cr4,
-        cr8: task_priority as u64,
+        cr8: replayer.world.task_priority() as u64,
         efer: s.efer,
         st: std::array::from_fn(|n| f80_bytes(&s.x87.r[(top + n) & 7])),
         fctrl: s.x87.control,
         fstat: s.x87.status,
-        ftag: s.x87.tag,
+        ftag: s.x87.full_tag(),
         fiseg: s.x87.code_selector,
         fioff: s.x87.ip as u32,
         foseg: s.x87.data_selector,
@@ -39,7 +76,33 @@ pub fn registers(cpu: &Cpu, task_priority: u8) -> Registers {
         fop: s.x87.opcode,
         xmm: std::array::from_fn(|n| s.vector[n].0[0] as u128 | (s.vector[n].0[1] as u128) << 64),
         mxcsr: s.mxcsr,
+        ymm_high: std::array::from_fn(|n| {
+            s.vector[n].0[2] as u128 | (s.vector[n].0[3] as u128) << 64
+        }),
+        seg_base: std::array::from_fn(|n| s.seg_base[n]),
+        seg_limit: std::array::from_fn(|n| s.seg[n].limit),
+        gdt: table(s.gdtr.base, s.gdtr.limit as u32),
+        idt: table(s.idtr.base, s.idtr.limit as u32),
+        ldt: table(s.ldtr.base, s.ldtr.segment.limit),
+        ldtr: s.ldtr.segment.selector,
+        tss: table(s.tr.base, s.tr.segment.limit),
+        tr: s.tr.segment.selector,
+        dr: s.dr,
+        star: s.star,
+        lstar: s.lstar,
+        cstar: s.cstar,
+        fmask: s.fmask,
+        sysenter: s.sysenter,
+        pat: s.pat,
+        misc_enable: s.misc_enable,
+        tsc_aux: s.tsc_aux,
+        tick: replayer.tick(),
+        time: 0,
     }
+}
+
+fn table(base: u64, limit: u32) -> Table {
+    Table { base, limit }
 }
 
 fn f80_bytes(value: &F80) -> [u8; 10] {

@@ -119,7 +119,7 @@ pub enum End {
         cr2: u64,
         rip: u64,
     },
-    /// It neither left nor faulted in its time (the engine only): RIP then.
+    /// It neither left nor faulted in its time: RIP then.
     Lost(u64),
 }
 

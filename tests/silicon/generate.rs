@@ -179,10 +179,14 @@ fn set_memory(rng: &mut Rng, insn: &mut Instruction, kind: OpCodeOperandKind, at
             insn.set_memory_displacement64(displacement as u64);
         }
     }
-    insn.set_segment_prefix(match rng.u8(0..20) {
-        0 => Register::FS,
-        1 => Register::GS,
-        2 => Register::DS,
+    insn.set_segment_prefix(match rng.u8(0..40) {
+        0 | 1 => Register::FS,
+        2 | 3 => Register::GS,
+        // Without effect in 64-bit mode.
+        4 => Register::DS,
+        5 => Register::SS,
+        6 => Register::ES,
+        7 => Register::CS,
         _ => Register::None,
     });
 }
@@ -279,14 +283,8 @@ fn string_kind(rng: &mut Rng, insn: &Instruction, wide: OpKind) -> OpKind {
     }
 }
 
-/// A random instruction of a form with its bytes at `start`; `None` if the operands chosen do not go together.
-fn assemble(
-    rng: &mut Rng,
-    code: Code,
-    start: u64,
-    at: u64,
-    branch: u64,
-) -> Option<(Instruction, Vec<u8>)> {
+/// A random instruction of a form; `None` if it has operands of a kind not known here.
+pub fn operands(rng: &mut Rng, code: Code, at: u64, branch: u64) -> Option<Instruction> {
     let info = code.op_code();
     let mut insn = Instruction::default();
     insn.set_code(code);
@@ -310,11 +308,17 @@ fn assemble(
     } else if info.can_use_repne_prefix() && rng.bool() {
         insn.set_has_repne_prefix(true);
     }
+    Some(insn)
+}
+
+/// The bytes of an instruction and the instruction as decoded from them; `None` if the operands chosen do not go
+/// together.
+pub fn encode(insn: &Instruction, start: u64) -> Option<(Instruction, Vec<u8>)> {
     let mut encoder = Encoder::new(64);
-    encoder.encode(&insn, start).ok()?;
+    encoder.encode(insn, start).ok()?;
     let bytes = encoder.take_buffer();
     let again = decode(&bytes, start);
-    (again.code() == code && again.len() == bytes.len()).then_some((again, bytes))
+    (again.code() == insn.code() && again.len() == bytes.len()).then_some((again, bytes))
 }
 
 fn is_memory(kind: OpCodeOperandKind) -> bool {
@@ -323,6 +327,15 @@ fn is_memory(kind: OpCodeOperandKind) -> bool {
         kind,
         mem | mem_offs | mem_vsib32x | mem_vsib64x | mem_vsib32y | mem_vsib64y
     )
+}
+
+/// Whether an instruction with its operand at `at` would lock the bus for two cache lines. Linux traps that and
+/// makes the process wait, so that such cases are not run; the same without a lock are.
+pub fn splits_lock(insn: &Instruction, at: u64) -> bool {
+    let locked = insn.has_lock_prefix()
+        || insn.mnemonic() == Mnemonic::Xchg
+            && (insn.op0_kind() == OpKind::Memory || insn.op1_kind() == OpKind::Memory);
+    locked && at & 63 > 64 - operand_bytes(insn)
 }
 
 /// Decodes one instruction as the engine does.
@@ -421,15 +434,26 @@ fn prepare(rng: &mut Rng, draft: &mut Draft, at: u64) -> Option<()> {
         if matches!(insn.mnemonic(), Mnemonic::Enter | Mnemonic::Leave) {
             draft.pin(5, rbp);
         }
+        if matches!(insn.mnemonic(), Mnemonic::Popf | Mnemonic::Popfq) {
+            // Anything but the trap flag, which would trace the way back.
+            let rsp = DATA + rng.u64(0x400..0x1c00);
+            draft.pin(4, rsp);
+            let flags = rng.u64(..) & !0x100;
+            draft.pokes.push((rsp, flags.to_le_bytes().to_vec()));
+        }
     }
     match insn.mnemonic() {
         Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
             if insn.op0_kind() == OpKind::Memory && insn.op1_kind() == OpKind::Register =>
         {
             let n = insn.op1_register().number();
-            let far = rng.i64(..) >> (64 - 34);
+            let far = rng.i64(..) >> 32;
             let near = rng.i64(-3000..3000);
-            let bit = if rng.u8(0..8) == 0 { far } else { near };
+            let mut bit = if rng.u8(0..8) == 0 { far } else { near };
+            if insn.has_lock_prefix() {
+                // Within the operand, of which is known that it crosses no cache line.
+                bit = rng.i64(0..16);
+            }
             let upper = match insn.op1_register().size() {
                 2 => rng.u64(..) << 16 | bit as u16 as u64,
                 4 => rng.u64(..) << 32 | bit as u32 as u64,
@@ -450,7 +474,10 @@ fn prepare(rng: &mut Rng, draft: &mut Draft, at: u64) -> Option<()> {
                 },
             );
         }
-        Mnemonic::Maskmovq | Mnemonic::Maskmovdqu | Mnemonic::Vmaskmovdqu => draft.pin(7, at),
+        Mnemonic::Maskmovq | Mnemonic::Maskmovdqu | Mnemonic::Vmaskmovdqu => {
+            // Whether bytes that the mask leaves out can fault is the processor's own affair.
+            draft.pin(7, DATA + rng.u64(0x100..0x2f00));
+        }
         _ => {}
     }
     if (0..insn.op_count()).any(|n| insn.op_kind(n) == OpKind::Memory) {
@@ -535,22 +562,54 @@ pub fn registers(rng: &mut Rng) -> Registers {
     Registers {
         gpr,
         rflags,
-        fs_base: DATA + 0x123,
+        // Multiples of a cache line: see `splits_lock`.
+        fs_base: DATA + 0x140,
         gs_base: DATA.wrapping_sub(0x10_0000),
         vector: values::vector_registers(rng),
     }
 }
 
+/// Whether a form computes with x87 or MMX registers, and whether with those of SSE.
+fn units(code: Code) -> (bool, bool) {
+    let info = code.op_code();
+    let any =
+        |wanted: fn(OpCodeOperandKind) -> bool| info.op_kinds().iter().any(|&kind| wanted(kind));
+    use OpCodeOperandKind::*;
+    let mmx = any(|kind| matches!(kind, mm_or_mem | mm_reg | mm_rm));
+    let sse = any(|kind| {
+        matches!(
+            kind,
+            xmm_or_mem | xmm_reg | xmm_rm | xmm_vvvv | ymm_or_mem | ymm_reg | ymm_rm | ymm_vvvv
+        )
+    });
+    let x87 = info.fwait() || format!("{code:?}").starts_with('F') || code == Code::Wait;
+    (mmx || x87 || code == Code::Emms, sse)
+}
+
 /// A case of a form; `None` when these random choices make none. Gives the instruction as decoded.
 pub fn single(rng: &mut Rng, code: Code, windows: usize) -> Option<(Case, Instruction)> {
-    let start = CODE + 0x100 + rng.u64(0..0x100);
-    let taken = start + 40 + rng.u64(0..60);
+    let page = PAGE as u64;
+    let start = match rng.u8(0..50) {
+        // Across the two pages, or into the void behind them.
+        0..=3 => CODE + page - rng.u64(1..20),
+        4 => CODE + 2 * page - rng.u64(1..16),
+        _ => CODE + 0x100 + rng.u64(0..0x100),
+    };
+    let taken = if rng.bool() {
+        start + 40 + rng.u64(0..60)
+    } else {
+        start - 40 - rng.u64(0..60)
+    };
     let mut at = target(rng, code_bytes(code));
     // Displacements can say less than the whole address.
     if code.op_code().op_count() > 0 && rng.u8(0..4) == 0 && at >> 31 != 0 {
         at = DATA + rng.u64(0..0x2000);
     }
-    let (insn, bytes) = assemble(rng, code, start, at, taken)?;
+    let insn = operands(rng, code, at, taken)?;
+    let (insn, bytes) = encode(&insn, start)?;
+    if splits_lock(&insn, at) {
+        return None;
+    }
     let mut draft = Draft {
         insn,
         input: registers(rng),
@@ -558,8 +617,16 @@ pub fn single(rng: &mut Rng, code: Code, windows: usize) -> Option<(Case, Instru
         ticks: 24,
         pinned: 0,
     };
+    let (x87, sse) = units(code);
+    if x87 || rng.u8(0..8) == 0 {
+        values::x87(rng, &mut draft.input.vector);
+    }
+    if sse || rng.u8(0..8) == 0 {
+        draft.input.vector.set_mxcsr(values::mxcsr(rng));
+    }
     prepare(rng, &mut draft, at)?;
-    if rng.u8(0..4) > 0 {
+    let popf = matches!(insn.mnemonic(), Mnemonic::Popf | Mnemonic::Popfq);
+    if rng.u8(0..4) > 0 && !popf {
         let operand = values::lanes(rng, operand_bytes(&insn).min(64) as usize);
         draft.pokes.push((at, operand));
     }

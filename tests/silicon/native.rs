@@ -31,6 +31,9 @@ struct Context {
     code: u64,
     cr2: u64,
     rip: u64,
+    /// Cases begun, and how many there were at the last alarm.
+    runs: u64,
+    runs_at_alarm: u64,
 }
 
 const _: () = assert!(size_of::<Context>() <= PAGE);
@@ -158,13 +161,20 @@ unsafe extern "C" {
     fn silicon_back();
 }
 
-const SIGNALS: [libc::c_int; 5] = [
+const SIGNALS: [libc::c_int; 6] = [
     libc::SIGSEGV,
     libc::SIGBUS,
     libc::SIGFPE,
     libc::SIGILL,
     libc::SIGTRAP,
+    libc::SIGALRM,
 ];
+
+/// A case that runs for longer than this, or at most twice this, is stuck.
+const STUCK: libc::timespec = libc::timespec {
+    tv_sec: 0,
+    tv_nsec: 300_000_000,
+};
 
 /// Order of the general registers in a signal frame, by their encoding.
 const FRAME_ORDER: [libc::c_int; 16] = [
@@ -210,7 +220,13 @@ extern "C" fn on_signal(
         let frame = &mut *context.cast::<libc::ucontext_t>();
         let shared = &mut *(CONTEXT as *mut Context);
         let registers = &mut frame.uc_mcontext.gregs;
-        if shared.running != 1 {
+        if signal == libc::SIGALRM {
+            let stuck = shared.running == 1 && shared.runs == shared.runs_at_alarm;
+            shared.runs_at_alarm = shared.runs;
+            if !stuck {
+                return;
+            }
+        } else if shared.running != 1 {
             // Not ours: die of it in the usual way when the instruction runs again.
             libc::signal(signal, libc::SIG_DFL);
             return;
@@ -229,7 +245,7 @@ extern "C" fn on_signal(
             shared.output.vector.0.as_mut_ptr(),
             XSAVE_BYTES,
         );
-        shared.faulted = 1;
+        shared.faulted = 1 + (signal == libc::SIGALRM) as u64;
         shared.trap = registers[libc::REG_TRAPNO as usize] as u64;
         shared.code = registers[libc::REG_ERR as usize] as u64;
         shared.cr2 = registers[libc::REG_CR2 as usize] as u64;
@@ -273,6 +289,7 @@ fn protect(address: u64, protection: libc::c_int) {
 /// The host's processor. One at a time: it owns fixed addresses and the signal handlers of the process.
 pub struct Native {
     alternate: Vec<u8>,
+    timer: libc::timer_t,
 }
 
 impl Native {
@@ -304,6 +321,7 @@ impl Native {
         protect(EXIT_POINTERS, libc::PROT_READ);
         let mut native = Native {
             alternate: vec![0; 1 << 16],
+            timer: ptr::null_mut(),
         };
         native.install_handlers()?;
         Ok(native)
@@ -324,11 +342,25 @@ impl Native {
             for signal in SIGNALS {
                 let mut action: libc::sigaction = std::mem::zeroed();
                 action.sa_sigaction = on_signal as *const () as usize;
-                action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
+                action.sa_flags =
+                    libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER | libc::SA_RESTART;
                 if libc::sigaction(signal, &action, ptr::null_mut()) != 0 {
                     return Err(std::io::Error::last_os_error().to_string());
                 }
             }
+            // Alarms for this very thread: it is the one that may get stuck.
+            let mut event: libc::sigevent = std::mem::zeroed();
+            event.sigev_notify = libc::SIGEV_THREAD_ID;
+            event.sigev_signo = libc::SIGALRM;
+            event.sigev_notify_thread_id = libc::gettid();
+            if libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut self.timer) != 0 {
+                return Err(std::io::Error::last_os_error().to_string());
+            }
+            let period = libc::itimerspec {
+                it_interval: STUCK,
+                it_value: STUCK,
+            };
+            libc::timer_settime(self.timer, 0, &period, ptr::null_mut());
         }
         Ok(())
     }
@@ -387,13 +419,16 @@ impl Native {
         context.output.vector = VectorState([0; XSAVE_BYTES]);
         context.start = case.start;
         context.faulted = 0;
+        context.runs += 1;
         compiler_fence(Ordering::SeqCst);
         // SAFETY: the assembly puts back every register that the convention wants kept; what the code under test
         // can reach is the window, the code pages and unmapped addresses, by how cases are made.
         unsafe { silicon_enter() };
         compiler_fence(Ordering::SeqCst);
         let context = self.context();
-        let end = if context.faulted != 0 {
+        let end = if context.faulted == 2 {
+            End::Lost(context.rip)
+        } else if context.faulted != 0 {
             let vector = context.trap as u8;
             End::Fault {
                 vector,
@@ -415,6 +450,7 @@ impl Drop for Native {
     fn drop(&mut self) {
         // SAFETY: takes back what `new` has set up; nothing refers to it any more.
         unsafe {
+            libc::timer_delete(self.timer);
             for signal in SIGNALS {
                 libc::signal(signal, libc::SIG_DFL);
             }

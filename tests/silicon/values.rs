@@ -138,6 +138,52 @@ pub fn vector_registers(rng: &mut Rng) -> VectorState {
     state
 }
 
+/// A control and status word: all rounding modes, mostly with all exceptions masked.
+pub fn mxcsr(rng: &mut Rng) -> u32 {
+    let flags = if rng.bool() { 0 } else { rng.u32(0..0x40) };
+    let masks = match rng.u8(0..4) {
+        0 => rng.u32(0..0x40) << 7,
+        _ => 0x1f80,
+    };
+    let rounding = rng.u32(0..4) << 13;
+    let to_zero = match rng.u8(0..4) {
+        0 => rng.u32(0..2) << 15 | rng.u32(0..2) << 6,
+        _ => 0,
+    };
+    flags | masks | rounding | to_zero
+}
+
+/// Any x87 state: registers, which of them are in use, control and status.
+pub fn x87(rng: &mut Rng, state: &mut VectorState) {
+    for n in 0..8 {
+        let (significand, sign_exponent) = extended(rng);
+        state.set_st(n, significand, sign_exponent);
+    }
+    state.0[4] = match rng.u8(0..4) {
+        0 => rng.u8(..),
+        1 => 0,
+        _ => 0xff,
+    };
+    let masks = match rng.u8(0..4) {
+        0 => rng.u16(0..0x40),
+        _ => 0x3f,
+    };
+    let precision = [0, 2, 3, 3, 3][rng.usize(0..5)] << 8;
+    let control = masks | 0x40 | precision | rng.u16(0..4) << 10;
+    state.set(0, control.to_le_bytes());
+    let flags = match rng.u8(0..4) {
+        0 => rng.u16(0..0x80),
+        _ => 0,
+    };
+    let conditions = rng.u16(..) & 0x4700;
+    let mut status = flags | conditions | rng.u16(0..8) << 11;
+    if flags & !masks & 0x3f != 0 {
+        // An exception is pending: ES and B.
+        status |= 0x8080;
+    }
+    state.set(2, status.to_le_bytes());
+}
+
 /// The content of the window's pages.
 pub fn window(rng: &mut Rng) -> Box<[[u8; PAGE]; PRESENT]> {
     let mut pages = Box::new([[0; PAGE]; PRESENT]);

@@ -6,6 +6,9 @@
 // Every test program takes what it needs of this.
 #![allow(dead_code)]
 
+pub mod recording;
+pub mod vmlinux;
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -180,4 +183,14 @@ pub fn guest(name: &str) -> PathBuf {
     fs::rename(&output, &kept).expect("target/ can be written to");
     let _ = fs::remove_dir_all(&directory);
     kept
+}
+
+/// The address of a symbol of an ELF file.
+pub fn symbol(elf: &[u8], name: &str) -> u64 {
+    use object::{Object, ObjectSymbol};
+    let file = object::File::parse(elf).expect("an ELF file");
+    file.symbols()
+        .find(|symbol| symbol.name() == Ok(name))
+        .unwrap_or_else(|| panic!("there is no symbol {name}"))
+        .address()
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use retrovisor::tick::{GuestNs, NS_PER_TICK, Tick};
 use retrovisor::timeline::api::{
-    Debuggee, Description, Direction, Registers, Stop, StopReason, Stops, WatchKind,
+    Debuggee, Description, Direction, Registers, SceneOf, Stop, StopReason, Stops, WatchKind,
 };
 
 pub const CODE: u64 = 0x401000;
@@ -128,10 +128,13 @@ impl Toy {
         })
     }
 
-    fn at_breakpoint(&self, stops: &Stops) -> Option<StopReason> {
-        let addr = self.rip_at(self.cpu_at(self.position), self.position);
-        (self.position < self.end && stops.breakpoints.binary_search(&addr).is_ok())
-            .then_some(StopReason::Breakpoint { addr })
+    fn at_breakpoint(&self, direction: Direction, stops: &Stops) -> Option<StopReason> {
+        let cpu = self.cpu_at(self.position);
+        let addr = self.rip_at(cpu, self.position);
+        (self.position < self.end
+            && stops.breakpoints.binary_search(&addr).is_ok()
+            && stops.counts(addr, direction, &mut SceneOf::new(self, cpu)))
+        .then_some(StopReason::Breakpoint { addr })
     }
 
     /// One tick in a direction; `None`: done, with nothing to report.
@@ -245,6 +248,11 @@ impl Debuggee for Toy {
             fctrl: 0x37f,
             ftag: 0xffff,
             mxcsr: 0x1f80,
+            lstar: CODE,
+            tr: 0x40,
+            dr: [0x600d, 0, 0, 0, 0, 0, 0xffff_4ff1, 0x000d_0402],
+            tick: self.position,
+            time: self.position * NS_PER_TICK,
             ..Registers::default()
         };
         r.gpr[0] = self.done(cpu, self.position);
@@ -256,6 +264,7 @@ impl Debuggee for Toy {
         r.st[0] = [0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0x3f];
         r.xmm[0] = 0x0f0e0d0c_0b0a0908_07060504_03020100;
         r.xmm[15] = 15;
+        r.ymm_high[0] = 1 << 64;
         r
     }
 
@@ -296,7 +305,7 @@ impl Debuggee for Toy {
             if let Some(reason) = reason {
                 return Stop { reason, cpu: moved };
             }
-            if let Some(reason) = self.at_breakpoint(stops) {
+            if let Some(reason) = self.at_breakpoint(direction, stops) {
                 return Stop {
                     reason,
                     cpu: self.current_cpu(),

@@ -319,20 +319,25 @@ fn call64(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
 
 fn call_reg64(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     let target = cpu.reg::<u64>(op.dst);
-    cpu.check_canonical_target(target)?;
+    call_indirect64(cpu, op, target)
+}
+
+/// The return address is stored before the target is found not to be canonical, as Intel's processors do;
+/// RSP is as before then.
+#[inline(always)]
+fn call_indirect64(cpu: &mut Cpu, op: &Op, target: u64) -> Result<Flow, Abort> {
+    let rsp = cpu.state.gpr[gpr::RSP];
     let back = cpu.return_address(op);
     cpu.push::<u64>(back)?;
+    cpu.check_canonical_target(target)
+        .inspect_err(|_| cpu.state.gpr[gpr::RSP] = rsp)?;
     cpu.state.set_rip(target);
     Ok(Flow::Indirect)
 }
 
 fn call_mem64(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     let target = cpu.load::<u64>(op)?;
-    cpu.check_canonical_target(target)?;
-    let back = cpu.return_address(op);
-    cpu.push::<u64>(back)?;
-    cpu.state.set_rip(target);
-    Ok(Flow::Indirect)
+    call_indirect64(cpu, op, target)
 }
 
 /// CALL of any size to a target; nothing has changed if it aborts.
@@ -365,7 +370,7 @@ fn call_indirect(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
 
 fn ret64(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     let rsp = cpu.state.gpr[gpr::RSP];
-    let target = cpu.read::<u64>(rsp)?;
+    let target = cpu.peek::<u64>(0)?;
     cpu.check_canonical_target(target)?;
     cpu.state.gpr[gpr::RSP] = rsp.wrapping_add(8 + (op.imm & 0xffff));
     cpu.state.set_rip(target);

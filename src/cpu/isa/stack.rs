@@ -206,7 +206,8 @@ fn enter_frame<W: Width>(cpu: &mut Cpu, bytes: u64, level: u8) -> Result<(), Abo
     }
     let (address, rsp) = cpu.stack(bytes as i64, W::BYTES, true)?;
     // The new top of the stack must be writable (SDM volume 2, ENTER).
-    cpu.check_write(address, W::BYTES)?;
+    cpu.check_write(address, W::BYTES)
+        .inspect_err(|_| cpu.aborted_on_stack())?;
     cpu.state.gpr[gpr::RSP] = rsp;
     cpu.set_reg(RBP, W::from_u64(frame));
     Ok(())
@@ -215,7 +216,9 @@ fn enter_frame<W: Width>(cpu: &mut Cpu, bytes: u64, level: u8) -> Result<(), Abo
 /// Reads through SS at an offset that is not RSP.
 fn read_stack<W: Width>(cpu: &mut Cpu, offset: u64) -> Result<W, Abort> {
     if cpu.mode == Mode::Bits64 {
-        return cpu.read::<W>(offset);
+        return cpu
+            .read::<W>(offset)
+            .inspect_err(|_| cpu.aborted_on_stack());
     }
     let mask = if cpu.state.seg[seg::SS].rights & rights::DB != 0 {
         0xffff_ffff

@@ -135,6 +135,9 @@ impl Cpu {
 trait StringOperation: Copy + 'static {
     /// Whether a repeat prefix looks at ZF.
     const COMPARES: bool = false;
+    /// The registers that a repeat prefix cuts to 32 bits with a 32-bit address size, even if nothing is repeated:
+    /// what Intel's processors do, where the manuals are silent.
+    const CUT: &'static [usize] = &[gpr::RCX];
     /// One iteration.
     fn iterate<W: Width>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort>;
     /// Several iterations at once where that is quick: how many were done, at most `limit`.
@@ -146,6 +149,7 @@ trait StringOperation: Copy + 'static {
 #[derive(Clone, Copy)]
 struct Movs;
 impl StringOperation for Movs {
+    const CUT: &'static [usize] = &[gpr::RCX, gpr::RSI, gpr::RDI];
     #[inline(always)]
     fn iterate<W: Width>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
         let from = cpu.string_address(op, gpr::RSI, op.seg as usize, W::BYTES, false)?;
@@ -211,6 +215,7 @@ fn elements_in_page<W: Width>(address: u64) -> u64 {
 #[derive(Clone, Copy)]
 struct Stos;
 impl StringOperation for Stos {
+    const CUT: &'static [usize] = &[gpr::RCX, gpr::RDI];
     #[inline(always)]
     fn iterate<W: Width>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
         let value = cpu.reg::<W>(ACCUMULATOR);
@@ -297,8 +302,12 @@ fn once<O: StringOperation, W: Width>(cpu: &mut Cpu, op: &Op) -> Result<(), Abor
 fn repeat<O: StringOperation, W: Width>(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     let mask = address_mask(op);
     let mut left = cpu.state.gpr[gpr::RCX] & mask;
+    if cpu.mode == Mode::Bits64 && op.has(op_flags::ADDRESS32) {
+        for &register in O::CUT {
+            cpu.state.gpr[register] &= mask;
+        }
+    }
     if left == 0 {
-        // With a 32-bit address size the upper half is not cleared when nothing happens.
         cpu.advance(op);
         return Ok(Flow::Indirect);
     }

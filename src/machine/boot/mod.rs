@@ -118,8 +118,8 @@ pub enum Entry {
         cr3: u64,
         segments: Segments,
     },
-    /// Protected mode without paging: CR0.PE only. The task register holds a busy 32-bit TSS (selector 0x20) with base 0 and
-    /// limit 0x67 (PVH asks for one).
+    /// Protected mode without paging: CR0.PE only. The task register holds a busy 32-bit TSS (selector 0x20) with
+    /// base 0 and limit 0x67 (PVH asks for one).
     Protected32 {
         eip: u32,
         eax: u32,

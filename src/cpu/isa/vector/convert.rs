@@ -1,7 +1,8 @@
 //! Conversions between integers and floating-point numbers, and between the formats of these.
 
+use super::extended::widening;
 use super::float::{elements, float_lane};
-use super::{Form, Lane, Lowered, V, compute, float, one_source, straight, two_sources};
+use super::{Form, Lane, Lowered, V, WIDE, compute, float, one_source, straight, two_sources};
 use crate::cpu::decode::Context;
 use crate::cpu::flags::Width;
 use crate::cpu::op::{Op, op_flags};
@@ -21,26 +22,6 @@ float_lane! {
     Cvttpd2dq "cvttpd2dq" 16 None;
 }
 
-/// Runs a host instruction with one vector and one general register under an MXCSR value.
-macro_rules! with_general_register {
-    ($instruction:expr, $mxcsr:expr, $($operands:tt)*) => {{
-        let mxcsr: *mut u32 = $mxcsr;
-        // SAFETY: the instruction is of SSE2; MXCSR has its default control bits afterwards.
-        unsafe {
-            std::arch::asm!(
-                "ldmxcsr [{m}]",
-                $instruction,
-                "stmxcsr [{m}]",
-                "ldmxcsr [{d}]",
-                m = in(reg) mxcsr,
-                d = in(reg) &float::DEFAULT,
-                $($operands)*
-                options(nostack)
-            )
-        }
-    }};
-}
-
 /// From an integer, sign-extended to 64 bits in the second source: that many bits are exact for both widths.
 macro_rules! from_integer {
     ($name:ident, $instruction:literal) => {
@@ -52,10 +33,13 @@ macro_rules! from_integer {
             fn apply(a: V, b: V, _imm: u8, mxcsr: &mut u32) -> V {
                 use std::arch::x86_64::__m128i;
                 // SAFETY: any 16 bytes are an `__m128i`.
-                let mut r = unsafe { std::mem::transmute::<V, __m128i>(a) };
-                with_general_register!(
-                    concat!($instruction, " {r}, {x:r}"), mxcsr,
-                    r = inout(xmm_reg) r, x = in(reg) b[0],
+                let a = unsafe { std::mem::transmute::<V, __m128i>(a) };
+                let r = float::on_host!(
+                    mxcsr,
+                    a,
+                    [concat!($instruction, " {r}, {x:r}")],
+                    [inout(xmm_reg)],
+                    [x = in(reg) b[0],]
                 );
                 // SAFETY: as above.
                 unsafe { std::mem::transmute::<__m128i, V>(r) }
@@ -79,24 +63,21 @@ macro_rules! to_integer {
                 use std::arch::x86_64::__m128i;
                 // SAFETY: any 16 bytes are an `__m128i`.
                 let b = unsafe { std::mem::transmute::<V, __m128i>(b) };
-                let x: u64;
-                with_general_register!(
-                    $instruction, mxcsr,
-                    x = out(reg) x, b = in(xmm_reg) b,
-                );
+                let x: u64 =
+                    float::on_host!(mxcsr, 0u64, [$instruction], [inout(reg)], [b = in(xmm_reg) b,]);
                 [x, 0]
             }
         }
     };
 }
-to_integer!(Cvtss2si32, "cvtss2si {x:e}, {b}", 4);
-to_integer!(Cvtss2si64, "cvtss2si {x:r}, {b}", 4);
-to_integer!(Cvtsd2si32, "cvtsd2si {x:e}, {b}", 8);
-to_integer!(Cvtsd2si64, "cvtsd2si {x:r}, {b}", 8);
-to_integer!(Cvttss2si32, "cvttss2si {x:e}, {b}", 4);
-to_integer!(Cvttss2si64, "cvttss2si {x:r}, {b}", 4);
-to_integer!(Cvttsd2si32, "cvttsd2si {x:e}, {b}", 8);
-to_integer!(Cvttsd2si64, "cvttsd2si {x:r}, {b}", 8);
+to_integer!(Cvtss2si32, "cvtss2si {r:e}, {b}", 4);
+to_integer!(Cvtss2si64, "cvtss2si {r:r}, {b}", 4);
+to_integer!(Cvtsd2si32, "cvtsd2si {r:e}, {b}", 8);
+to_integer!(Cvtsd2si64, "cvtsd2si {r:r}, {b}", 8);
+to_integer!(Cvttss2si32, "cvttss2si {r:e}, {b}", 4);
+to_integer!(Cvttss2si64, "cvttss2si {r:r}, {b}", 4);
+to_integer!(Cvttsd2si32, "cvttsd2si {r:e}, {b}", 8);
+to_integer!(Cvttsd2si64, "cvttsd2si {r:r}, {b}", 8);
 
 /// Chooses handlers.
 pub fn lower(context: &Context, op: &mut Op, form: Form) -> Option<Lowered> {
@@ -123,11 +104,11 @@ pub fn lower(context: &Context, op: &mut Op, form: Form) -> Option<Lowered> {
         M::Cvtdq2ps | M::Vcvtdq2ps => one!(Cvtdq2ps),
         M::Cvtps2dq | M::Vcvtps2dq => one!(Cvtps2dq),
         M::Cvttps2dq | M::Vcvttps2dq => one!(Cvttps2dq),
-        M::Cvtps2pd => one!(Cvtps2pd),
-        M::Cvtdq2pd => one!(Cvtdq2pd),
-        M::Cvtpd2ps => one!(Cvtpd2ps),
-        M::Cvtpd2dq => one!(Cvtpd2dq),
-        M::Cvttpd2dq => one!(Cvttpd2dq),
+        M::Cvtps2pd | M::Vcvtps2pd => widening::<Cvtps2pd>(context, op, form),
+        M::Cvtdq2pd | M::Vcvtdq2pd => widening::<Cvtdq2pd>(context, op, form),
+        M::Cvtpd2ps | M::Vcvtpd2ps => narrowing::<Cvtpd2ps>(context, op, form),
+        M::Cvtpd2dq | M::Vcvtpd2dq => narrowing::<Cvtpd2dq>(context, op, form),
+        M::Cvttpd2dq | M::Vcvttpd2dq => narrowing::<Cvttpd2dq>(context, op, form),
         M::Cvtsi2ss | M::Vcvtsi2ss => from_general::<Cvtsi2ss>(context, op, form),
         M::Cvtsi2sd | M::Vcvtsi2sd => from_general::<Cvtsi2sd>(context, op, form),
         M::Cvtss2si | M::Vcvtss2si => to_general!(Cvtss2si32, Cvtss2si64),
@@ -142,6 +123,27 @@ pub fn lower(context: &Context, op: &mut Op, form: Form) -> Option<Lowered> {
         M::Cvttpd2pi => straight(to_mmx::<Cvttpd2dq, 16>),
         _ => None,
     }
+}
+
+/// A conversion whose result is half as wide as its source: with 256 bits, both lanes go into one.
+fn narrowing<O: Lane>(context: &Context, op: &mut Op, form: Form) -> Option<Lowered> {
+    if !form.wide {
+        return one_source::<O>(context, op, form);
+    }
+    op.flags |= WIDE;
+    op.aux = op.src;
+    straight(narrow_vex::<O>)
+}
+
+fn narrow_vex<O: Lane>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
+    cpu.avx_ready()?;
+    let [low, high] = cpu.vex_source(op)?;
+    let mut mxcsr = float::masked(cpu.state.mxcsr);
+    let r = O::apply([0; 2], low, 0, &mut mxcsr);
+    let s = O::apply([0; 2], high, 0, &mut mxcsr);
+    float::finish(cpu, mxcsr, O::TINY, &[r, s])?;
+    cpu.set_ymm(op.dst, [r[0], s[0]], [0; 2]);
+    Ok(())
 }
 
 /// The width of the integer stands in its operand: the last one.
@@ -200,11 +202,11 @@ fn to_general<O: Lane, const VEX: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Ab
     Ok(())
 }
 
-/// CVTPI2PS and CVTPI2PD. The latter, from memory, does not touch the x87 unit.
+/// CVTPI2PS and CVTPI2PD. From memory they do not touch the x87 unit.
 fn from_mmx<O: Lane, const SINGLE: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     cpu.sse_ready()?;
     let memory = op.has(op_flags::MEMORY);
-    let touches = SINGLE || !memory;
+    let touches = !memory;
     if touches {
         cpu.mmx_ready()?;
     }

@@ -6,10 +6,15 @@
 //! (which clears it) or 256 (two lanes). What does not fit has bodies of its own.
 //!
 //! ```text
-//! moves    loads, stores, and everything that only brings data somewhere
-//! integer  shuffle  arithmetic and permutations of integers
-//! float    convert  compare  floating point, by the host's instructions under the guest's MXCSR
-//! state    FXSAVE, FXRSTOR, MXCSR, EMMS
+//! moves                        loads, stores, and everything that only brings data somewhere
+//! integer  shuffle             arithmetic and permutations of integers
+//! float  convert  compare      floating point, by the host's instructions under the guest's MXCSR
+//! reciprocal  rounding         RCPPS, RSQRTPS; what SSE3 and SSE4.1 added to floating point
+//! elements                     one element from or to a general register
+//! extended                     what SSSE3 and SSE4 added to integers
+//! strings  crypto              PCMPxSTRx, CRC32; AES, SHA, PCLMULQDQ
+//! avx  masked  fma  half       what AVX, AVX2, FMA and F16C added
+//! state  xsave                 FXSAVE, FXRSTOR, MXCSR, EMMS; XSAVE and XCR0
 //! ```
 //!
 //! Lowering brings the register operands of all encodings into the same places: `dst` is written, `src` is the
@@ -17,18 +22,29 @@
 //!
 //! SDM volume 1, chapters 9 to 14; volume 2 under the names of the instructions and 2.4 (exceptions by type).
 
+mod avx;
 mod compare;
 mod convert;
+mod crypto;
+mod elements;
+mod extended;
 mod float;
+mod fma;
+mod fused;
+mod half;
 mod integer;
+mod masked;
 mod moves;
 mod reciprocal;
+mod rounding;
 mod shuffle;
 mod state;
+mod strings;
 #[cfg(test)]
 mod tests;
+mod xsave;
 
-use super::{Lowered, straight};
+use super::{Lowered, ending, straight};
 use crate::cpu::decode::Context;
 use crate::cpu::op::{Op, op_flags};
 use crate::cpu::state::{cr0, cr4};
@@ -57,11 +73,21 @@ pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
     moves::lower(context, op, form)
         .or_else(|| integer::lower(context, op, form))
         .or_else(|| shuffle::lower(context, op, form))
+        .or_else(|| extended::lower(context, op, form))
+        .or_else(|| elements::lower(context, op, form))
         .or_else(|| float::lower(context, op, form))
         .or_else(|| convert::lower(context, op, form))
         .or_else(|| compare::lower(context, op, form))
         .or_else(|| reciprocal::lower(context, op, form))
+        .or_else(|| rounding::lower(context, op, form))
+        .or_else(|| strings::lower(context, op, form))
+        .or_else(|| crypto::lower(context, op, form))
+        .or_else(|| avx::lower(context, op, form))
+        .or_else(|| masked::lower(context, op, form))
+        .or_else(|| fma::lower(context, op, form))
+        .or_else(|| half::lower(context, op, form))
         .or_else(|| state::lower(context))
+        .or_else(|| xsave::lower(context))
 }
 
 /// What the encoding of an instruction says of its operands.
@@ -89,6 +115,9 @@ impl Form {
             wide: false,
             operands: 0,
         };
+        if form.vex && insn.memory_size().size() == 32 {
+            form.wide = true;
+        }
         for n in 0..insn.op_count() {
             match insn.op_kind(n) {
                 OpKind::Register => {
@@ -269,6 +298,18 @@ impl Cpu {
     fn load_aligned(&mut self, op: &Op) -> Result<V, Abort> {
         let address = self.aligned_address(op, 16, false)?;
         self.read::<V>(address)
+    }
+
+    /// The last source of a VEX instruction: `aux` or memory, one lane or two.
+    #[inline(always)]
+    fn vex_source(&mut self, op: &Op) -> Result<[V; 2], Abort> {
+        let wide = op.has(WIDE);
+        Ok(match (op.has(op_flags::MEMORY), wide) {
+            (true, true) => bytemuck::cast(self.load::<[u64; 4]>(op)?),
+            (true, false) => [self.load::<V>(op)?, [0; 2]],
+            (false, true) => [self.xmm(op.aux), self.xmm_upper(op.aux)],
+            (false, false) => [self.xmm(op.aux), [0; 2]],
+        })
     }
 
     /// Loads a part of a lane; the rest is 0.

@@ -47,8 +47,8 @@ pub fn lower(context: &Context, op: &mut Op, form: Form) -> Option<Lowered> {
             straight(maskmovdqu)
         }
         M::Maskmovq => straight(maskmovq),
-        M::Pinsrw | M::Vpinsrw => insert_word(op, form),
-        M::Pextrw | M::Vpextrw if !form.memory => extract_word(op, form),
+        M::Lddqu | M::Vlddqu => whole::<false>(context, op, form),
+        M::Movntdqa | M::Vmovntdqa => whole::<true>(context, op, form),
         _ => None,
     }
 }
@@ -469,70 +469,5 @@ fn store_masked(cpu: &mut Cpu, op: &Op, data: &[u8], mask: u32) -> Result<(), Ab
     for n in (0..data.len()).filter(selected) {
         cpu.write(address.wrapping_add(n as u64), data[n])?;
     }
-    Ok(())
-}
-
-/// PINSRW: the word comes from a general register or memory.
-fn insert_word(op: &mut Op, form: Form) -> Option<Lowered> {
-    if form.mmx {
-        return straight(pinsrw_mm);
-    }
-    if form.vex {
-        return straight(pinsrw::<true>);
-    }
-    op.aux = op.src;
-    op.src = op.dst;
-    straight(pinsrw::<false>)
-}
-
-fn pinsrw<const VEX: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
-    ready::<VEX>(cpu)?;
-    let word = if op.has(op_flags::MEMORY) {
-        cpu.load::<u16>(op)?
-    } else {
-        cpu.reg::<u16>(op.aux)
-    };
-    let mut words: [u16; 8] = cast(cpu.xmm(op.src));
-    words[(op.imm & 7) as usize] = word;
-    set_low::<VEX>(cpu, op.dst, cast(words));
-    Ok(())
-}
-
-fn pinsrw_mm(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
-    cpu.mmx_ready()?;
-    let word = if op.has(op_flags::MEMORY) {
-        cpu.load::<u16>(op)?
-    } else {
-        cpu.reg::<u16>(op.src)
-    };
-    cpu.enter_mmx();
-    let mut words: [u16; 4] = cast(cpu.mm(op.dst));
-    words[(op.imm & 3) as usize] = word;
-    cpu.set_mm(op.dst, cast(words));
-    Ok(())
-}
-
-fn extract_word(_op: &mut Op, form: Form) -> Option<Lowered> {
-    if form.mmx {
-        straight(pextrw_mm)
-    } else if form.vex {
-        straight(pextrw::<true>)
-    } else {
-        straight(pextrw::<false>)
-    }
-}
-
-fn pextrw<const VEX: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
-    ready::<VEX>(cpu)?;
-    let words: [u16; 8] = cast(cpu.xmm(op.src));
-    cpu.set_reg(op.dst, words[(op.imm & 7) as usize] as u32);
-    Ok(())
-}
-
-fn pextrw_mm(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
-    cpu.mmx_ready()?;
-    cpu.enter_mmx();
-    let words: [u16; 4] = cast(cpu.mm(op.src));
-    cpu.set_reg(op.dst, words[(op.imm & 3) as usize] as u32);
     Ok(())
 }

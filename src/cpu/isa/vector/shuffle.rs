@@ -79,7 +79,7 @@ unpack!(Punpcklqdq, Punpckhqdq, u64);
 macro_rules! immediate {
     ($name:ident, shift $shift:literal, |$a:ident, $b:ident, $imm:ident| $body:expr) => {
         #[derive(Clone, Copy)]
-        struct $name;
+        pub(super) struct $name;
         impl Lane for $name {
             const LANE_SHIFT: u32 = $shift;
             #[inline(always)]
@@ -111,6 +111,18 @@ immediate!(Shufps, shift 0, |a, b, imm| {
 });
 immediate!(Shufpd, shift 2, |a, b, imm| [a[imm & 1], b[imm >> 1 & 1]]);
 
+#[derive(Clone, Copy)]
+struct Movddup;
+impl Lane for Movddup {
+    const BYTES: usize = 8;
+    #[inline(always)]
+    fn apply(_a: V, b: V, _imm: u8, _mxcsr: &mut u32) -> V {
+        [b[0], b[0]]
+    }
+}
+immediate!(Movsldup, shift 0, |_a, b, _imm| b.map(|x| x & 0xffff_ffff | x << 32));
+immediate!(Movshdup, shift 0, |_a, b, _imm| b.map(|x| x & !0xffff_ffff | x >> 32));
+
 /// Chooses handlers.
 pub fn lower(context: &Context, op: &mut Op, form: Form) -> Option<Lowered> {
     use Mnemonic as M;
@@ -140,6 +152,9 @@ pub fn lower(context: &Context, op: &mut Op, form: Form) -> Option<Lowered> {
         M::Pshuflw | M::Vpshuflw => one!(Pshuflw),
         M::Pshufhw | M::Vpshufhw => one!(Pshufhw),
         M::Pshufw => one!(Pshufw),
+        M::Movddup | M::Vmovddup if !form.wide => one!(Movddup),
+        M::Movsldup | M::Vmovsldup => one!(Movsldup),
+        M::Movshdup | M::Vmovshdup => one!(Movshdup),
         M::Shufps | M::Vshufps => two!(Shufps),
         M::Shufpd | M::Vshufpd => two!(Shufpd),
         _ => None,

@@ -15,7 +15,7 @@ pub const MXCSR_MASK: u32 = 0xffff;
 /// Bytes of the legacy area up to the end of the XMM registers.
 const AREA: usize = 416;
 /// Its whole size.
-const AREA_WHOLE: usize = 512;
+pub(super) const AREA_WHOLE: usize = 512;
 /// Where the XMM registers begin.
 const XMM: usize = 160;
 
@@ -67,34 +67,11 @@ fn emms(cpu: &mut Cpu, _op: &Op) -> Result<(), Abort> {
     Ok(())
 }
 
-/// Bit n: register Rn is not empty.
-fn abridged_tag(tag: u16) -> u8 {
-    (0..8).fold(0, |bits, n| bits | ((tag >> (2 * n) & 3 != 3) as u8) << n)
-}
-
-/// The full tag word from the abridged one and the registers (SDM volume 1, 10.5.1.1).
-fn full_tag(abridged: u8, r: &[F80; 8]) -> u16 {
-    (0..8).fold(0, |tag, n| {
-        let F80 {
-            mantissa,
-            sign_exponent,
-        } = r[n];
-        let bits = match sign_exponent & 0x7fff {
-            _ if abridged >> n & 1 == 0 => 3,
-            0 if mantissa == 0 => 1,
-            0 | 0x7fff => 2,
-            _ if mantissa >> 63 == 0 => 2,
-            _ => 0,
-        };
-        tag | bits << (2 * n)
-    })
-}
-
 /// Writes the x87 part of the area: the first 24 bytes and the registers in the order of the stack.
-fn put_x87(x87: &X87, long: bool, area: &mut [u8; AREA_WHOLE]) {
+pub(super) fn put_x87(x87: &X87, long: bool, area: &mut [u8; AREA_WHOLE]) {
     area[0..2].copy_from_slice(&x87.control.to_le_bytes());
     area[2..4].copy_from_slice(&x87.status.to_le_bytes());
-    area[4..6].copy_from_slice(&(abridged_tag(x87.tag) as u16).to_le_bytes());
+    area[4..6].copy_from_slice(&(x87.abridged_tag() as u16).to_le_bytes());
     area[6..8].copy_from_slice(&x87.opcode.to_le_bytes());
     area[8..16].copy_from_slice(&x87.ip.to_le_bytes());
     area[16..24].copy_from_slice(&x87.data.to_le_bytes());
@@ -115,17 +92,18 @@ fn word(area: &[u8; AREA_WHOLE], at: usize) -> u16 {
     u16::from_le_bytes([area[at], area[at + 1]])
 }
 
-fn quad(area: &[u8; AREA_WHOLE], at: usize) -> u64 {
+pub(super) fn quad(area: &[u8; AREA_WHOLE], at: usize) -> u64 {
     u64::from(word(area, at))
         | u64::from(word(area, at + 2)) << 16
         | u64::from(word(area, at + 4)) << 32
         | u64::from(word(area, at + 6)) << 48
 }
 
-/// Reads it back. Bits of the control and status word that do not exist are dropped.
-fn take_x87(x87: &mut X87, long: bool, area: &[u8; AREA_WHOLE]) {
-    x87.control = word(area, 0) & 0x1f7f | 0x40;
-    x87.status = word(area, 2);
+/// Reads it back. Bits of the control and status word that do not exist are dropped, and selectors are not loaded, as
+/// CPUID says (leaf 7, EBX bit 13).
+pub(super) fn take_x87(x87: &mut X87, long: bool, area: &[u8; AREA_WHOLE]) {
+    x87.set_control(word(area, 0));
+    x87.set_status(word(area, 2));
     x87.opcode = word(area, 6) & 0x7ff;
     x87.ip = quad(area, 8);
     x87.data = quad(area, 16);
@@ -134,8 +112,6 @@ fn take_x87(x87: &mut X87, long: bool, area: &[u8; AREA_WHOLE]) {
     if !long {
         x87.ip &= 0xffff_ffff;
         x87.data &= 0xffff_ffff;
-        x87.code_selector = word(area, 12);
-        x87.data_selector = word(area, 20);
     }
     let top = (x87.status >> 11 & 7) as usize;
     for n in 0..8 {
@@ -145,14 +121,7 @@ fn take_x87(x87: &mut X87, long: bool, area: &[u8; AREA_WHOLE]) {
             sign_exponent: word(area, at + 8) as u64,
         };
     }
-    x87.tag = full_tag(area[4], &x87.r);
-    settle_error_summary(x87);
-}
-
-/// ES and B of the status word say whether an unmasked exception waits, whatever was loaded.
-fn settle_error_summary(x87: &mut X87) {
-    let pending = x87.status & !x87.control & 0x3f != 0;
-    x87.status = x87.status & !0x8080 | if pending { 0x8080 } else { 0 };
+    x87.set_from_abridged(area[4]);
 }
 
 /// #NM for both bits, unlike SSE instructions; then the alignment.
@@ -188,14 +157,14 @@ fn fxsave<const LONG: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
 }
 
 /// Stores whole pieces of 16 bytes. `check_write` has found that they will not fault.
-fn write_area(cpu: &mut Cpu, address: u64, bytes: &[u8]) -> Result<(), Abort> {
+pub(super) fn write_area(cpu: &mut Cpu, address: u64, bytes: &[u8]) -> Result<(), Abort> {
     for (n, piece) in bytes.as_chunks::<16>().0.iter().enumerate() {
         cpu.write(address.wrapping_add(16 * n as u64), *piece)?;
     }
     Ok(())
 }
 
-fn read_area(cpu: &mut Cpu, address: u64, bytes: &mut [u8]) -> Result<(), Abort> {
+pub(super) fn read_area(cpu: &mut Cpu, address: u64, bytes: &mut [u8]) -> Result<(), Abort> {
     for (n, piece) in bytes.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         *piece = cpu.read(address.wrapping_add(16 * n as u64))?;
     }

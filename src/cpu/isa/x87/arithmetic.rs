@@ -44,10 +44,10 @@ trait Binary: Copy + 'static {
 }
 
 macro_rules! binary_operation {
-    ($name:ident $(<const $param:ident: bool>)?, |$c:ident, $a:ident, $b:ident| $body:expr) => {
+    ($name:ident, |$c:ident, $a:ident, $b:ident| $body:expr) => {
         #[derive(Clone, Copy)]
-        struct $name $(<const $param: bool>)?;
-        impl $(<const $param: bool>)? Binary for $name $(<$param>)? {
+        struct $name;
+        impl Binary for $name {
             #[inline(always)]
             fn compute($c: &mut Calculator, $a: F80, $b: F80) -> F80 {
                 $body
@@ -62,7 +62,6 @@ binary_operation!(Multiply, |c, a, b| c.multiply(a, b));
 binary_operation!(Divide, |c, a, b| c.divide(a, b));
 binary_operation!(DivideReversed, |c, a, b| c.divide(b, a));
 binary_operation!(Scale, |c, a, b| c.scale(a, b));
-binary_operation!(Remainder<const NEAREST: bool>, |c, a, b| c.remainder(a, b, NEAREST));
 
 fn binary<O: Binary>(context: &Context) -> Option<Lowered> {
     if has_memory(context.insn) {
@@ -101,7 +100,7 @@ fn memory<O: Binary, S: Source>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     Ok(())
 }
 
-/// Operations on ST(0) and ST(1) that name no operands. C0, C1, C2 and C3 of a remainder come with the flags.
+/// Operations on ST(0) and ST(1) that name no operands.
 fn with_st1<O: Binary>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     cpu.x87_enter()?;
     let x = &cpu.state.x87;
@@ -116,10 +115,26 @@ fn with_st1<O: Binary>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     Ok(())
 }
 
+/// C0, C1 and C3 are bits of the quotient, C2 tells that the reduction is not complete. Where there is no quotient,
+/// C1 and C2 become 0 and the others stay.
 fn remainder<const NEAREST: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     cpu.x87_enter()?;
-    cpu.state.x87.status &= !status::CONDITIONS;
-    with_st1::<Remainder<NEAREST>>(cpu, op)
+    cpu.state.x87.status &= !status::C2;
+    let x = &cpu.state.x87;
+    if x.is_empty(0) || x.is_empty(1) {
+        cpu.x87_stack_underflow(op, 0, 0);
+        return Ok(());
+    }
+    let mut calculator = cpu.calculator();
+    let (value, conditions) = calculator.remainder(x.st(0), x.st(1), NEAREST);
+    if cpu.x87_finish(op, calculator.flags, Destination::Register) {
+        let x = &mut cpu.state.x87;
+        x.put(0, value);
+        if let Some(conditions) = conditions {
+            x.status = x.status & !status::CONDITIONS | conditions;
+        }
+    }
+    Ok(())
 }
 
 /// The exponent replaces ST(0), the significand is pushed.

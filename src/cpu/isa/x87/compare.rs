@@ -45,11 +45,13 @@ fn conditions(result: Option<Ordering>) -> u16 {
     }
 }
 
-/// Sets C0, C2, C3 and pops, unless an unmasked exception forbids it. C1 is 0.
+/// Sets C0, C2, C3, with C1 = 0, and pops unless an unmasked exception forbids it. (The SDM says that it forbids the
+/// conditions, too; processors set them all the same.)
 fn finish(cpu: &mut Cpu, op: &Op, result: Option<Ordering>, flags: u16, pops: u8) {
-    if cpu.x87_finish(op, flags, Destination::Register) {
-        let x = &mut cpu.state.x87;
-        x.status = x.status & !status::CONDITIONS | conditions(result);
+    let stores = cpu.x87_finish(op, flags, Destination::Register);
+    let x = &mut cpu.state.x87;
+    x.status = x.status & !status::CONDITIONS | conditions(result);
+    if stores {
         for _ in 0..pops {
             x.pop();
         }
@@ -112,24 +114,24 @@ fn to_rflags<const QUIET: bool, const POPS: u8>(cpu: &mut Cpu, op: &Op) -> Resul
     cpu.x87_enter()?;
     let x = &cpu.state.x87;
     let (result, flags) = if x.is_empty(0) || x.is_empty(op.src) {
+        cpu.state.x87.status &= !status::C1;
         (None, status::IE | status::SF)
     } else {
         let mut calculator = cpu.calculator();
         let result = calculator.compare(x.st(0), x.st(op.src), QUIET);
         (result, calculator.flags)
     };
-    if cpu.x87_finish(op, flags, Destination::Register) {
-        let arithmetic = match result {
-            Some(Ordering::Greater) => 0,
-            Some(Ordering::Less) => bits::CF,
-            Some(Ordering::Equal) => bits::ZF,
-            None => bits::ZF | bits::PF | bits::CF,
-        };
-        // OF, SF and AF become 0.
-        cpu.state.flags.set_arithmetic(arithmetic);
-        if POPS != 0 {
-            cpu.state.x87.pop();
-        }
+    // C1 is changed by a stack fault only.
+    let stores = cpu.x87_finish_keeping(op, flags, Destination::Register);
+    // OF, SF and AF become 0. As C0 to C3, these flags are set even where an exception is unmasked.
+    cpu.state.flags.set_arithmetic(match result {
+        Some(Ordering::Greater) => 0,
+        Some(Ordering::Less) => bits::CF,
+        Some(Ordering::Equal) => bits::ZF,
+        None => bits::ZF | bits::PF | bits::CF,
+    });
+    if stores && POPS != 0 {
+        cpu.state.x87.pop();
     }
     Ok(())
 }

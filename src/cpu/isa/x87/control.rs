@@ -86,14 +86,15 @@ fn free<const POPS: usize>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     cpu.x87_enter()?;
     cpu.x87_finish(op, 0, Destination::Register);
     cpu.state.x87.free(op.dst);
-    let top = cpu.state.x87.top();
-    cpu.state.x87.set_top(top + POPS);
+    if POPS != 0 {
+        cpu.state.x87.pop();
+    }
     Ok(())
 }
 
 fn nothing(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     cpu.x87_enter()?;
-    cpu.x87_finish(op, 0, Destination::Register);
+    cpu.x87_finish_keeping(op, 0, Destination::Register);
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! FNSTENV, FLDENV, FNSAVE, FRSTOR in their four formats: 16 and 32 bits, real and protected mode (SDM volume 1,
-//! figures 8-9 to 8-12). 64-bit mode has the formats of protected mode.
+//! figures 8-9 to 8-12). 64-bit mode has the formats of protected mode. Selectors are stored as 0 and not loaded, as
+//! CPUID says (leaf 7, EBX bit 13).
 
 use crate::cpu::decode::Context;
 use crate::cpu::isa::{Lowered, straight};
@@ -43,8 +44,6 @@ struct Environment {
     opcode: u16,
     ip: u64,
     data: u64,
-    code_selector: u16,
-    data_selector: u16,
 }
 
 impl Field for u16 {
@@ -54,7 +53,7 @@ impl Field for u16 {
             let high = |pointer: u64| ((pointer >> 16) as u16) << 12;
             (high(x.ip) | x.opcode, high(x.data))
         } else {
-            (x.code_selector, x.data_selector)
+            (0, 0)
         };
         [
             x.control,
@@ -70,7 +69,6 @@ impl Field for u16 {
     fn decode(cpu: &Cpu, [control, status, tag, ip, second, data, last]: [u16; 7]) -> Environment {
         let real = cpu.x87_real_format();
         let high = |field: u16| if real { (field as u64 >> 12) << 16 } else { 0 };
-        let selector = |field: u16| if real { 0 } else { field };
         Environment {
             control,
             status,
@@ -78,8 +76,6 @@ impl Field for u16 {
             opcode: if real { second & 0x7ff } else { 0 },
             ip: ip as u64 | high(second),
             data: data as u64 | high(last),
-            code_selector: selector(second),
-            data_selector: selector(last),
         }
     }
 }
@@ -98,12 +94,7 @@ impl Field for u32 {
                 high(x.data) << 12,
             ]
         } else {
-            [
-                x.ip as u32,
-                x.code_selector as u32 | (x.opcode as u32) << 16,
-                x.data as u32,
-                word(x.data_selector),
-            ]
+            [x.ip as u32, (x.opcode as u32) << 16, x.data as u32, word(0)]
         };
         let (control, status, tag) = (word(x.control), word(x.status), word(x.full_tag()));
         [control, status, tag, ip, second, data, last]
@@ -118,7 +109,6 @@ impl Field for u32 {
                 low as u64
             }
         };
-        let selector = |field: u32| if real { 0 } else { field as u16 };
         let opcode = if real { second } else { second >> 16 };
         Environment {
             control: control as u16,
@@ -127,8 +117,6 @@ impl Field for u32 {
             opcode: opcode as u16 & 0x7ff,
             ip: pointer(ip, second),
             data: pointer(data, last),
-            code_selector: selector(second),
-            data_selector: selector(last),
         }
     }
 }
@@ -140,8 +128,8 @@ impl Environment {
         x.opcode = self.opcode;
         x.ip = self.ip;
         x.data = self.data;
-        x.code_selector = self.code_selector;
-        x.data_selector = self.data_selector;
+        x.code_selector = 0;
+        x.data_selector = 0;
         x.set_control(self.control);
         x.set_status(self.status);
     }

@@ -32,7 +32,8 @@ pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
             }
         }
         Mnemonic::Fst => straight(store_register::<0>),
-        Mnemonic::Fstp | Mnemonic::Fstpnce => straight(store_register::<1>),
+        Mnemonic::Fstp => straight(store_register::<1>),
+        Mnemonic::Fstpnce => straight(store_unchecked),
         Mnemonic::Fist => match insn.memory_size() {
             MemorySize::Int16 => straight(store::<ToInteger<u16, false>, 0>),
             _ => straight(store::<ToInteger<u32, false>, 0>),
@@ -109,9 +110,11 @@ fn load_decimal(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
 fn load_register(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     cpu.x87_enter()?;
     let x = &cpu.state.x87;
-    if x.is_empty(op.dst) && x.is_empty(7) {
-        let flags = status::IE | status::SF;
-        cpu.x87_push(op, INDEFINITE, flags);
+    if x.is_empty(op.dst) {
+        // Underflow comes before overflow.
+        if cpu.x87_finish(op, status::IE | status::SF, Destination::Register) {
+            cpu.state.x87.push(INDEFINITE);
+        }
     } else {
         cpu.x87_push(op, x.st(op.dst), 0);
     }
@@ -255,13 +258,24 @@ fn store_decimal(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
 
 fn store_register<const POPS: u8>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     cpu.x87_enter()?;
-    // Mnemonics with two operands name ST(0) second.
     if cpu.state.x87.is_empty(0) {
         cpu.x87_stack_underflow(op, op.dst, POPS);
     } else {
         let value = cpu.state.x87.st(0);
         cpu.x87_put(op, op.dst, value, 0, POPS);
     }
+    Ok(())
+}
+
+/// An undocumented FSTP without exceptions: an empty register is popped, and not copied.
+fn store_unchecked(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
+    cpu.x87_enter()?;
+    cpu.x87_finish(op, 0, Destination::Register);
+    let x = &mut cpu.state.x87;
+    if !x.is_empty(0) {
+        x.put(op.dst, x.st(0));
+    }
+    x.pop();
     Ok(())
 }
 
@@ -294,6 +308,8 @@ fn conditional<const CC: u8>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
         0
     };
     let value = x.st(from);
-    cpu.x87_put(op, 0, value, 0, 0);
+    // C1 is changed by a stack fault only.
+    cpu.x87_finish_keeping(op, 0, Destination::Register);
+    cpu.state.x87.put(0, value);
     Ok(())
 }

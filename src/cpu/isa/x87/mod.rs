@@ -21,14 +21,17 @@ mod environment;
 mod extended;
 mod load_store;
 pub mod registers;
+#[cfg(test)]
+mod tests;
+mod transcendental;
 
 use super::{Lowered, straight};
 use crate::cpu::decode::{Context, Mode};
-use crate::cpu::op::Op;
+use crate::cpu::op::{Op, op_flags};
 use crate::cpu::state::{F80, cr0, seg};
 use crate::cpu::{Abort, Cpu, vector};
 use extended::{Calculator, Widened};
-use iced_x86::{Instruction, MemorySize, Mnemonic};
+use iced_x86::{Instruction, Mnemonic, Register};
 use registers::{INDEFINITE, status};
 
 /// Chooses handlers.
@@ -38,11 +41,23 @@ pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
     }
     let opcode = opcode(context.bytes, context.mode)?;
     op.imm = opcode as u64;
+    op.aux2 = data_segment(context);
     load_store::lower(context, op)
         .or_else(|| arithmetic::lower(context))
         .or_else(|| compare::lower(context))
         .or_else(|| control::lower(context))
         .or_else(|| environment::lower(context))
+        .or_else(|| transcendental::lower(context))
+}
+
+/// The slot of the segment that the offset of a memory operand counts from.
+fn data_segment(context: &Context) -> u8 {
+    match context.insn.memory_segment() {
+        Register::None => seg::NONE as u8,
+        register @ (Register::FS | Register::GS) => register.number() as u8,
+        _ if context.mode == Mode::Bits64 => seg::NONE as u8,
+        register => register.number() as u8,
+    }
 }
 
 /// The 11 bits that FOP shows: the lower 3 of the first opcode byte, then the second. `None` where it is no x87
@@ -116,14 +131,21 @@ impl Cpu {
     /// abort. Gives whether the result is to be stored.
     #[inline(always)]
     fn x87_finish(&mut self, op: &Op, flags: u16, destination: Destination) -> bool {
+        self.state.x87.status &= !status::C1;
+        self.x87_finish_keeping(op, flags, destination)
+    }
+
+    /// Likewise for the few instructions that leave C1 as it is where there is nothing to tell.
+    #[inline(always)]
+    fn x87_finish_keeping(&mut self, op: &Op, flags: u16, destination: Destination) -> bool {
         let mut ip = self.state.rip().wrapping_add(op.offset as u64);
         if self.mode != Mode::Bits64 {
             ip = self.x87_legacy_pointer(ip, seg::CS);
         }
         let x = &mut self.state.x87;
         x.ip = ip;
-        x.status = x.status & !status::C1 | flags;
         if flags & !x.control & status::EXCEPTIONS == 0 {
+            x.status |= flags;
             return true;
         }
         self.x87_unmasked(op, flags, destination)
@@ -131,28 +153,35 @@ impl Cpu {
 
     #[cold]
     #[inline(never)]
-    fn x87_unmasked(&mut self, op: &Op, flags: u16, destination: Destination) -> bool {
-        self.state.x87.status |= status::ES | status::B;
+    fn x87_unmasked(&mut self, op: &Op, mut flags: u16, destination: Destination) -> bool {
+        if flags & !self.state.x87.control & status::DE != 0 {
+            // Found before the operation, which then does not happen.
+            flags &= !(status::OE | status::UE | status::PE | status::C1);
+        }
+        self.state.x87.status |= flags | status::ES | status::B;
         self.state.x87.opcode = op.imm as u16 & 0x7ff;
-        if op.has(crate::cpu::op::op_flags::MEMORY) {
-            let mut data = self.effective_address(op);
+        if op.has(op_flags::MEMORY)
+            && let Ok(linear) = self.address(op, 1, false)
+        {
+            let base = self.state.seg_base[op.aux2 as usize];
+            let mut data = linear.wrapping_sub(base);
             if self.mode != Mode::Bits64 {
-                data = self.x87_legacy_pointer(data, op.seg as usize);
+                data = self.x87_legacy_pointer(data, op.aux2 as usize);
             }
             self.state.x87.data = data;
         }
         self.x87_stores(flags, destination)
     }
 
-    /// A pointer to code or data as it is kept outside of 64-bit mode.
+    /// A pointer to code or data, given by its offset in a segment, as it is kept outside of 64-bit mode.
     #[cold]
     fn x87_legacy_pointer(&self, offset: u64, segment: usize) -> u64 {
-        let linear = if self.x87_real_format() {
+        let base = if self.x87_real_format() {
             self.state.seg_base[segment]
         } else {
             0
         };
-        linear.wrapping_add(offset) & 0xffff_ffff
+        base.wrapping_add(offset) & 0xffff_ffff
     }
 
     /// Whether the environment has the format of real mode.
@@ -171,13 +200,14 @@ impl Cpu {
         }
     }
 
-    /// Ends an instruction that pushes its result.
+    /// Ends an instruction that pushes its result. A denormal operand is loaded even where that is unmasked.
     #[inline(always)]
     fn x87_push(&mut self, op: &Op, value: F80, flags: u16) {
         if !self.state.x87.is_empty(7) {
             return self.x87_stack_overflow(op);
         }
-        if self.x87_finish(op, flags, Destination::Register) {
+        self.x87_finish(op, flags, Destination::Register);
+        if self.x87_stores(flags & !status::DE, Destination::Register) {
             self.state.x87.push(value);
         }
     }
@@ -258,6 +288,11 @@ macro_rules! by_source {
     };
 }
 use by_source;
+
+/// Whether a number is a NaN or unsupported.
+fn is_nan(value: F80) -> bool {
+    extended::Operand::new(value).is_nan()
+}
 
 /// Whether the (first) operand of an instruction is in memory.
 fn has_memory(insn: &Instruction) -> bool {

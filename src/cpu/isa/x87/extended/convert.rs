@@ -140,7 +140,7 @@ impl Calculator {
         if biased >= format.special {
             self.raise(status::OE);
             if !self.is_masked(status::OE) {
-                self.note_inexact(rounded.inexact, rounded.up);
+                // Nothing will be stored.
                 return sign;
             }
             let away = match self.rounding() {
@@ -161,7 +161,12 @@ impl Calculator {
         let shift = 1 - format.bias - x.exponent;
         let significand = shift_right_sticky((x.significand as u128) << 64, shift as u32);
         let rounded = cut(significand, format.precision, self.rounding(), x.negative);
-        if rounded.inexact || !self.is_masked(status::UE) {
+        if !self.is_masked(status::UE) {
+            // Nothing will be stored.
+            self.raise(status::UE);
+            return 0;
+        }
+        if rounded.inexact {
             self.raise(status::UE);
         }
         self.note_inexact(rounded.inexact, rounded.up);

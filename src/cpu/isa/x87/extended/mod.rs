@@ -8,12 +8,16 @@
 //! its range. Tininess is detected after rounding.
 
 mod arithmetic;
+mod atan;
 mod convert;
 mod decimal;
+mod exponential;
 mod remainder;
 mod round;
+mod trigonometric;
+mod wide;
 
-pub use convert::{Widened, from_integer};
+pub use convert::Widened;
 pub use decimal::from_decimal;
 
 use super::registers::{INDEFINITE, status};

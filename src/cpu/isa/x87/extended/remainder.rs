@@ -13,36 +13,34 @@ fn quotient_bits(quotient: u64) -> u16 {
 
 impl Calculator {
     /// The remainder of a / b: of the truncated quotient (FPREM), or of the nearest one (FPREM1, `nearest`).
-    /// Where the exponents are 64 or more apart, only a part of the way there, with C2 set.
-    pub fn remainder(&mut self, a: F80, b: F80, nearest: bool) -> F80 {
+    /// Where the exponents are 64 or more apart, only a part of the way there, with C2 set. The conditions are
+    /// `None` where there is no quotient.
+    pub fn remainder(&mut self, a: F80, b: F80, nearest: bool) -> (F80, Option<u16>) {
         let (x, y) = (Operand::new(a), Operand::new(b));
         if x.is_nan() || y.is_nan() {
-            return self.nan_of_two(a, b);
+            return (self.nan_of_two(a, b), None);
         }
         if x.class == Class::Infinity || y.class == Class::Zero {
-            return self.invalid();
+            return (self.invalid(), None);
         }
         self.note_denormal(&x);
         self.note_denormal(&y);
         if x.class == Class::Zero {
-            return a;
-        }
-        if y.class == Class::Infinity {
-            return self.exact(x.negative, x.exponent, x.significand as u128);
+            return (a, Some(0));
         }
         let distance = x.exponent - y.exponent;
-        if distance < -1 {
-            return self.exact(x.negative, x.exponent, x.significand as u128);
+        if y.class == Class::Infinity || distance < -1 {
+            let same = self.exact(x.negative, x.exponent, x.significand as u128);
+            return (same, Some(0));
         }
         if distance >= 64 {
-            return self.partial_remainder(&x, &y, distance);
+            return (self.partial_remainder(&x, &y, distance), Some(status::C2));
         }
-        // Both as integers in units of y's last place (one bit more for a distance of -1).
-        let shift = (distance.max(0)) as u32;
+        // Both as integers in units of the last place of the one with the smaller exponent.
         let unit = y.exponent.min(x.exponent);
         let divisor = (y.significand as u128) << (y.exponent - unit) as u32;
-        let dividend = x.significand as u128;
-        let (mut quotient, mut rest) = divide_shifted(dividend, shift, divisor);
+        let (mut quotient, mut rest) =
+            divide_shifted(x.significand as u128, distance.max(0) as u32, divisor);
         let mut negative = x.negative;
         if nearest {
             let twice = rest * 2;
@@ -52,18 +50,18 @@ impl Calculator {
                 quotient = quotient.wrapping_add(1);
             }
         }
-        self.raise(quotient_bits(quotient));
-        if rest == 0 {
-            return zero(x.negative);
-        }
-        self.exact(negative, unit, rest)
+        let value = if rest == 0 {
+            zero(x.negative)
+        } else {
+            self.exact(negative, unit, rest)
+        };
+        (value, Some(quotient_bits(quotient)))
     }
 
     /// Subtracts a multiple that lowers the exponent by 32 to 63.
     fn partial_remainder(&mut self, x: &Operand, y: &Operand, distance: i32) -> F80 {
         let step = distance & 0x1f | 0x20;
         let (_, rest) = divide_shifted(x.significand as u128, step as u32, y.significand as u128);
-        self.raise(status::C2);
         if rest == 0 {
             return zero(x.negative);
         }
@@ -139,17 +137,17 @@ impl Calculator {
     }
 }
 
-/// Divides `dividend << shift` (`shift` below 64) by a divisor of at most 65 bits: the lowest 64 bits of the quotient,
-/// and the rest.
-fn divide_shifted(dividend: u128, shift: u32, divisor: u128) -> (u64, u128) {
-    // The rest has at most 65 bits: shifting it by 63 at a time stays within the word.
+/// Divides `dividend << shift` by a divisor: the lowest 64 bits of the quotient, and the rest.
+pub fn divide_shifted(dividend: u128, shift: u32, divisor: u128) -> (u64, u128) {
+    // The rest is below the divisor, and can be shifted until it has as many bits as the word.
+    let room = divisor.leading_zeros();
     let mut quotient = dividend / divisor;
     let mut rest = dividend % divisor;
     let mut left = shift;
     while left > 0 {
-        let step = left.min(63);
+        let step = left.min(room);
         let next = rest << step;
-        quotient = quotient << step | next / divisor;
+        quotient = quotient << step | (next / divisor);
         rest = next % divisor;
         left -= step;
     }

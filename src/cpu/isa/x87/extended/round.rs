@@ -97,12 +97,13 @@ impl Calculator {
     ) -> F80 {
         if !self.is_masked(status::UE) {
             self.raise(status::UE);
-            self.note_inexact(normal.inexact, normal.up);
             let adjusted = biased + normal.carry as i32 + EXPONENT_ADJUSTMENT;
             if adjusted < 1 {
                 // Massive underflow, which only FSCALE and the transcendental instructions can reach.
+                self.note_inexact(true, false);
                 return zero(negative);
             }
+            self.note_inexact(normal.inexact, normal.up);
             return pack(negative, adjusted, normal.significand);
         }
         let denormal = shift_right_sticky(significand, (1 - biased) as u32);
@@ -119,11 +120,13 @@ impl Calculator {
     fn overflow(&mut self, negative: bool, rounded: i32, bits: u32, cut: Cut) -> F80 {
         self.raise(status::OE);
         if !self.is_masked(status::OE) {
-            self.note_inexact(cut.inexact, cut.up);
             let adjusted = rounded - EXPONENT_ADJUSTMENT;
             if adjusted >= EXPONENT_SPECIAL {
+                // Massive overflow: see `underflow`.
+                self.note_inexact(true, true);
                 return infinity(negative);
             }
+            self.note_inexact(cut.inexact, cut.up);
             return pack(negative, adjusted, cut.significand);
         }
         let away = match self.rounding() {

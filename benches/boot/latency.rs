@@ -1,0 +1,204 @@
+//! How long GDB's user waits: reverse-stepi and reverse-continue over the recording of the boot, and what memory the
+//! server takes.
+
+use crate::gdb_mi::Gdb;
+use crate::report::Results;
+use crate::samples::Samples;
+use crate::{Failure, Guest, Options, child, ours};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+pub const STEP_BACK: &str = "-exec-step-instruction --reverse";
+const RUN_BACK: &str = "-exec-continue --reverse";
+/// Steps in a row, late in the boot.
+const STEPS_IN_A_ROW: usize = 50;
+/// An address at which nothing is ever executed: a breakpoint there makes a run search all of history.
+const NOWHERE: u64 = 0xffff_8000_dead_0000;
+
+/// The server in a process of its own. It ends with this value.
+struct Server {
+    child: Child,
+    address: String,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    fn start(guest: &Guest, recording: &Path) -> Result<Server, Failure> {
+        let child = child::command(ours::Mode::Serve, guest, recording)?.spawn()?;
+        let mut server = Server {
+            child,
+            address: String::new(),
+        };
+        let output = server
+            .child
+            .stdout
+            .take()
+            .ok_or("no pipe from the server")?;
+        BufReader::new(output).read_line(&mut server.address)?;
+        if server.address.is_empty() {
+            return Err("the server has ended".into());
+        }
+        Ok(server)
+    }
+
+    /// The most memory that it ever had resident, in bytes.
+    fn peak_bytes(&self) -> Result<u64, Failure> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"))
+            .and_then(|kib| kib.trim().parse::<u64>().ok())
+            .map(|kib| kib << 10)
+            .ok_or_else(|| "no VmHWM in /proc".into())
+    }
+}
+
+/// Where GDB stands, and where history ends.
+fn position(gdb: &mut Gdb) -> Result<(u64, u64), Failure> {
+    let text = gdb.console("monitor when")?.text;
+    let numbers: Vec<u64> = text
+        .lines()
+        .find(|line| line.starts_with("tick "))
+        .map(|line| line.split(' ').filter_map(|n| n.parse().ok()).collect())
+        .unwrap_or_default();
+    match numbers[..] {
+        [here, _, end] => Ok((here, end)),
+        _ => Err(format!("`monitor when` answers {text:?}").into()),
+    }
+}
+
+/// Goes to a tick. Gives how long that took.
+fn seek(gdb: &mut Gdb, tick: u64) -> Result<Duration, Failure> {
+    gdb.console(&format!("monitor seek {tick}"))?;
+    let took = gdb.resume("-exec-continue")?.took;
+    match position(gdb)?.0 {
+        here if here == tick => Ok(took),
+        here => Err(format!("a seek to tick {tick} has led to tick {here}").into()),
+    }
+}
+
+/// One reverse-stepi, which must go back by exactly one tick. In milliseconds.
+fn step_back(gdb: &mut Gdb, from: u64) -> Result<f64, Failure> {
+    let took = gdb.resume(STEP_BACK)?.took;
+    match position(gdb)?.0 {
+        here if here + 1 == from => Ok(took.as_secs_f64() * 1e3),
+        here => Err(format!("reverse-stepi at tick {from} has led to tick {here}").into()),
+    }
+}
+
+/// Everything.
+pub fn measure(
+    gdb: &PathBuf,
+    guest: &Guest,
+    recording: &Path,
+    options: &Options,
+    results: &mut Results,
+) -> Result<(), Failure> {
+    let opened = Instant::now();
+    let server = Server::start(guest, recording)?;
+    let mut gdb = Gdb::start(gdb)?;
+    gdb.console(&format!("target remote {}", server.address.trim()))?;
+    results.figure(
+        "first GDB prompt after opening, s",
+        opened.elapsed().as_secs_f64(),
+    );
+    let (_, end) = position(&mut gdb)?;
+    first_pass(&mut gdb)?;
+    results.figure("first pass done after, s", opened.elapsed().as_secs_f64());
+    let guest_bytes = guest.memory_mib << 20;
+    let beyond = |peak: u64| (peak as f64 - guest_bytes as f64) / f64::from(1 << 20);
+    results.figure(
+        "server memory beyond guest RAM after the first pass, MiB",
+        beyond(server.peak_bytes()?),
+    );
+    steps(&mut gdb, end, options, results)?;
+    runs(&mut gdb, end, results)?;
+    results.server_memory(beyond(server.peak_bytes()?));
+    Ok(())
+}
+
+/// Waits until the server has been through the whole recording once.
+fn first_pass(gdb: &mut Gdb) -> Result<(), Failure> {
+    loop {
+        let text = gdb.console("monitor info")?.text;
+        if text.contains("whole recording checked") {
+            return Ok(());
+        }
+        if text.contains("diverged") {
+            return Err(format!("the replay diverges: {text}").into());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn steps(gdb: &mut Gdb, end: u64, options: &Options, results: &mut Results) -> Result<(), Failure> {
+    let mut random = fastrand::Rng::with_seed(options.seed);
+    let (mut single, mut seeks) = (Samples::default(), Samples::default());
+    for _ in 0..options.positions {
+        let tick = random.u64(1..end);
+        seeks.push(seek(gdb, tick)?.as_secs_f64() * 1e3);
+        single.push(step_back(gdb, tick)?);
+    }
+    results.latency("seek to a random tick", seeks);
+    results.latency("reverse-stepi at random ticks", single);
+    let mut row = Samples::default();
+    let late = end - end / 100;
+    seek(gdb, late)?;
+    for n in 0..STEPS_IN_A_ROW as u64 {
+        row.push(step_back(gdb, late - n)?);
+    }
+    results.latency("reverse-stepi in a row, late", row);
+    Ok(())
+}
+
+/// One reverse-continue from the end. Gives the tick at which it stops.
+fn run_back(gdb: &mut Gdb, end: u64, name: &str, results: &mut Results) -> Result<u64, Failure> {
+    seek(gdb, end)?;
+    let took = gdb.resume(RUN_BACK)?.took;
+    let mut samples = Samples::default();
+    samples.push(took.as_secs_f64() * 1e3);
+    results.latency(name, samples);
+    Ok(position(gdb)?.0)
+}
+
+/// Runs backward from the end: without breakpoints, to one that is hit halfway, and to one that is never hit.
+fn runs(gdb: &mut Gdb, end: u64, results: &mut Results) -> Result<(), Failure> {
+    let demand_start = |tick| match tick {
+        0 => Ok(()),
+        _ => Err(format!(
+            "reverse-continue without a hit has led to tick {tick}"
+        )),
+    };
+    demand_start(run_back(
+        gdb,
+        end,
+        "reverse-continue, no breakpoint",
+        results,
+    )?)?;
+    seek(gdb, end / 2)?;
+    gdb.console("tbreak *$pc")?;
+    let hit = run_back(gdb, end, "reverse-continue to the $pc of half-way", results)?;
+    if hit < end / 2 {
+        return Err(format!("reverse-continue from the end has missed tick {}", end / 2).into());
+    }
+    results.figure("it was last executed at tick", hit as f64);
+    gdb.console("delete")?;
+    gdb.console(&format!("hbreak *{NOWHERE:#x}"))?;
+    demand_start(run_back(
+        gdb,
+        end,
+        "reverse-continue, breakpoint never hit",
+        results,
+    )?)?;
+    gdb.console("delete")?;
+    Ok(())
+}

@@ -1,0 +1,369 @@
+//! What was measured, as a table and as JSON, and the goals.
+
+use crate::child::Run;
+use crate::samples::Samples;
+use crate::{Failure, Guest, note};
+use retrovisor::trace::Recording;
+use serde_json::{Value, json};
+use std::fmt::{Display, Write};
+use std::fs;
+use std::path::Path;
+
+/// The runs of one kind.
+#[derive(Default)]
+struct Series {
+    name: &'static str,
+    theirs: bool,
+    wall_s: Samples,
+    cpu_s: Samples,
+    instructions: Option<u64>,
+}
+
+impl Series {
+    /// Million instructions a second of wall time.
+    fn speed(&self) -> Option<f64> {
+        Some(self.instructions? as f64 / self.wall_s.median()? / 1e6)
+    }
+}
+
+/// A goal of the project and where we are.
+struct Goal {
+    what: &'static str,
+    value: Option<f64>,
+    at_most: f64,
+    unit: &'static str,
+}
+
+impl Goal {
+    fn met(&self) -> Option<bool> {
+        self.value.map(|value| value <= self.at_most)
+    }
+}
+
+/// Everything that was measured.
+pub struct Results {
+    guest: String,
+    series: Vec<Series>,
+    figures: Vec<(String, f64)>,
+    latencies: Vec<(String, Samples)>,
+    skipped: Vec<String>,
+    checksum: Option<String>,
+    bytes_without_ram: Option<u64>,
+    qemu_log_bytes: Option<u64>,
+    server_mib: Option<f64>,
+}
+
+impl Results {
+    /// Nothing yet.
+    pub fn new(guest: &Guest) -> Results {
+        Results {
+            guest: format!(
+                "{}, {} MiB, {:?}",
+                guest.name, guest.memory_mib, guest.append
+            ),
+            series: Vec::new(),
+            figures: Vec::new(),
+            latencies: Vec::new(),
+            skipped: Vec::new(),
+            checksum: None,
+            bytes_without_ram: None,
+            qemu_log_bytes: None,
+            server_mib: None,
+        }
+    }
+
+    /// What was found; or says loudly, here and in the results, what is left out and why.
+    pub fn or_skip<T>(&mut self, what: &str, found: Result<T, impl Display>) -> Option<T> {
+        found
+            .map_err(|why| {
+                let line = format!("SKIPPED {what}: {why}");
+                note(&line);
+                self.skipped.push(line);
+            })
+            .ok()
+    }
+
+    /// Adds a run. All guests must have computed the same.
+    pub fn add(&mut self, name: &'static str, theirs: bool, run: Run) -> Result<(), Failure> {
+        let checksum = self.checksum.get_or_insert(run.checksum.clone());
+        if *checksum != run.checksum {
+            return Err(format!("{name}: {:?} instead of {checksum:?}", run.checksum).into());
+        }
+        let at = self.series.iter().position(|series| series.name == name);
+        let at = at.unwrap_or_else(|| {
+            self.series.push(Series {
+                name,
+                theirs,
+                ..Series::default()
+            });
+            self.series.len() - 1
+        });
+        let series = &mut self.series[at];
+        series.wall_s.push(run.wall_s);
+        series.cpu_s.push(run.cpu_s);
+        series.instructions = run.instructions;
+        Ok(())
+    }
+
+    /// Adds the size of the recording, and that of QEMU's log beside it.
+    pub fn recording(&mut self, path: &Path) -> Result<(), Failure> {
+        let statistics = Recording::open(path)?.statistics()?;
+        self.bytes_without_ram = Some(statistics.bytes_without_ram);
+        self.figure(
+            "recording with the starting RAM, MB",
+            statistics.bytes as f64 / 1e6,
+        );
+        self.figure("events in it", statistics.events_total as f64);
+        self.figure("digests among them", statistics.digests as f64);
+        let log = path.with_file_name("qemu.rr");
+        if self.find("rr=record").is_some() {
+            self.qemu_log_bytes = Some(fs::metadata(log)?.len());
+        }
+        Ok(())
+    }
+
+    /// Adds a number.
+    pub fn figure(&mut self, name: &str, value: f64) {
+        self.figures.push((name.to_string(), value));
+    }
+
+    /// Adds times that somebody waited, in milliseconds.
+    pub fn latency(&mut self, name: &str, samples: Samples) {
+        self.latencies.push((name.to_string(), samples));
+    }
+
+    /// Sets the most memory that the server had beyond the guest's, in MiB.
+    pub fn server_memory(&mut self, mib: f64) {
+        self.server_mib = Some(mib);
+    }
+
+    fn find(&self, name: &str) -> Option<&Series> {
+        self.series.iter().find(|series| series.name == name)
+    }
+
+    /// How the medians of two kinds of runs compare, by wall and by processor time.
+    fn ratio(&self, over: &str, under: &str) -> Option<(f64, f64)> {
+        let (over, under) = (self.find(over)?, self.find(under)?);
+        Some((
+            over.wall_s.median()? / under.wall_s.median()?,
+            over.cpu_s.median()? / under.cpu_s.median()?,
+        ))
+    }
+
+    fn goals(&self) -> [Goal; 5] {
+        let step = self
+            .latencies
+            .iter()
+            .find(|(name, _)| name == "reverse-stepi at random ticks");
+        [
+            Goal {
+                what: "replay, wall time, ours / QEMU rr=replay",
+                value: self.ratio("verify", "rr=replay").map(|ratio| ratio.0),
+                at_most: 2.0,
+                unit: "",
+            },
+            Goal {
+                what: "cost of recording over the unrecorded run",
+                value: self
+                    .ratio("record", "unrecorded")
+                    .map(|ratio| (ratio.0 - 1.0) * 100.0),
+                at_most: 15.0,
+                unit: " %",
+            },
+            Goal {
+                what: "recording without the starting RAM",
+                value: self.bytes_without_ram.map(|bytes| bytes as f64 / 1e6),
+                at_most: 2.0,
+                unit: " MB",
+            },
+            Goal {
+                what: "memory of the server beyond guest RAM",
+                value: self.server_mib,
+                at_most: 512.0,
+                unit: " MiB",
+            },
+            Goal {
+                what: "reverse-stepi as GDB sees it, median",
+                value: step.and_then(|(_, samples)| samples.median()),
+                at_most: 100.0,
+                unit: " ms",
+            },
+        ]
+    }
+
+    /// Ratios that are worth printing: (what, by wall time, by processor time).
+    fn ratios(&self) -> Vec<(&'static str, f64, f64)> {
+        [
+            ("replay, ours / QEMU rr=replay", "verify", "rr=replay"),
+            ("recording, ours / QEMU rr=record", "record", "rr=record"),
+            (
+                "unrecorded, ours / QEMU plain TCG",
+                "unrecorded",
+                "plain TCG",
+            ),
+            ("ours: recording / unrecorded", "record", "unrecorded"),
+            ("ours: replay / unrecorded", "verify", "unrecorded"),
+            ("QEMU: rr=record / plain TCG", "rr=record", "plain TCG"),
+            ("QEMU: rr=replay / plain TCG", "rr=replay", "plain TCG"),
+        ]
+        .into_iter()
+        .filter_map(|(what, over, under)| {
+            self.ratio(over, under).map(|(wall, cpu)| (what, wall, cpu))
+        })
+        .collect()
+    }
+
+    /// Whether every goal was measured and met.
+    pub fn all_met(&self) -> bool {
+        self.skipped.is_empty() && self.goals().iter().all(|goal| goal.met() == Some(true))
+    }
+
+    /// For people.
+    pub fn table(&self) -> String {
+        let mut out = format!("\nguest: {}\n{}\n\n", self.guest, machine());
+        self.write_table(&mut out)
+            .expect("a String takes everything");
+        out
+    }
+
+    fn write_table(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(
+            out,
+            "{:<24} {:>26} {:>26} {:>15} {:>8}",
+            "median (range)", "wall, s", "processor, s", "instructions", "M/s"
+        )?;
+        for series in &self.series {
+            let who = if series.theirs { "QEMU" } else { "retrovisor" };
+            let count = series.instructions.map_or("-".into(), |n| n.to_string());
+            let speed = series.speed().map_or("-".into(), |s| format!("{s:.0}"));
+            let name = format!("{who} {}", series.name);
+            let (wall, cpu) = (series.wall_s.to_string(), series.cpu_s.to_string());
+            writeln!(
+                out,
+                "{name:<24} {wall:>26} {cpu:>26} {count:>15} {speed:>8}"
+            )?;
+        }
+        writeln!(out, "\n{:<44} {:>10} {:>10}", "ratio", "wall", "processor")?;
+        for (what, wall, cpu) in self.ratios() {
+            writeln!(out, "{what:<44} {wall:>10.2} {cpu:>10.2}")?;
+        }
+        if let (Some(ours), Some(theirs)) = (self.bytes_without_ram, self.qemu_log_bytes) {
+            let (ours, theirs) = (ours as f64 / 1e6, theirs as f64 / 1e6);
+            writeln!(
+                out,
+                "recording without RAM / QEMU's log: {ours:.3} MB / {theirs:.3} MB = {:.3}",
+                ours / theirs
+            )?;
+        }
+        if !self.latencies.is_empty() {
+            writeln!(
+                out,
+                "\n{:<44} {:>6} {:>10} {:>10} {:>10}",
+                "milliseconds, as GDB sees it", "number", "median", "p99", "longest"
+            )?;
+        }
+        for (name, samples) in &self.latencies {
+            let at = |share| samples.quantile(share).unwrap_or(f64::NAN);
+            let median = samples.median().unwrap_or(f64::NAN);
+            writeln!(
+                out,
+                "{name:<44} {:>6} {median:>10.1} {:>10.1} {:>10.1}",
+                samples.len(),
+                at(0.99),
+                at(1.0)
+            )?;
+        }
+        writeln!(out)?;
+        for (name, value) in &self.figures {
+            writeln!(out, "{name:<60} {value:>14.1}")?;
+        }
+        writeln!(out)?;
+        for goal in self.goals() {
+            let value = goal.value.map_or("not measured".into(), |value| {
+                format!("{value:.2}{}", goal.unit)
+            });
+            let verdict = match goal.met() {
+                Some(true) => "met",
+                Some(false) => "MISSED",
+                None => "-",
+            };
+            let limit = format!("at most {}{}", goal.at_most, goal.unit);
+            writeln!(out, "{:<44} {value:>14}  {limit:<16} {verdict}", goal.what)?;
+        }
+        self.skipped
+            .iter()
+            .try_for_each(|line| writeln!(out, "{line}"))
+    }
+
+    /// For programs.
+    pub fn json(&self) -> Value {
+        let runs: Vec<Value> = self
+            .series
+            .iter()
+            .map(|series| {
+                json!({
+                    "who": if series.theirs { "qemu" } else { "retrovisor" },
+                    "run": series.name,
+                    "wall_s": series.wall_s,
+                    "processor_s": series.cpu_s,
+                    "instructions": series.instructions,
+                    "million_instructions_per_s": series.speed(),
+                })
+            })
+            .collect();
+        let ratios: Vec<Value> = self
+            .ratios()
+            .into_iter()
+            .map(|(what, wall, cpu)| json!({ "what": what, "wall": wall, "processor": cpu }))
+            .collect();
+        let goals: Vec<Value> = self
+            .goals()
+            .iter()
+            .map(|goal| {
+                json!({
+                    "what": goal.what,
+                    "value": goal.value,
+                    "at_most": goal.at_most,
+                    "unit": goal.unit.trim(),
+                    "met": goal.met(),
+                })
+            })
+            .collect();
+        let latencies: Vec<Value> = self
+            .latencies
+            .iter()
+            .map(|(what, samples)| json!({ "what": what, "ms": samples, "median_ms": samples.median(), "p99_ms": samples.quantile(0.99) }))
+            .collect();
+        let figures: Vec<Value> = self
+            .figures
+            .iter()
+            .map(|(what, value)| json!({ "what": what, "value": value }))
+            .collect();
+        json!({
+            "guest": self.guest,
+            "machine": machine(),
+            "runs": runs,
+            "ratios": ratios,
+            "goals": goals,
+            "latencies": latencies,
+            "figures": figures,
+            "recording_bytes_without_ram": self.bytes_without_ram,
+            "qemu_log_bytes": self.qemu_log_bytes,
+            "server_mib_beyond_guest_ram": self.server_mib,
+            "skipped": self.skipped,
+        })
+    }
+}
+
+/// The machine that all this ran on, and how busy it is.
+fn machine() -> String {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1))
+        .unwrap_or("unknown processor");
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: Vec<&str> = load.split(' ').take(3).collect();
+    format!("host: {model}, {cores} cores, load {}", load.join(" "))
+}
