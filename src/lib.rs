@@ -4,6 +4,7 @@ pub mod cli;
 pub mod cpu;
 pub mod demo;
 pub mod gdb;
+pub mod guest;
 pub mod machine;
 pub mod memory;
 pub mod monitor;

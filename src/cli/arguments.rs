@@ -273,7 +273,9 @@ impl FromStr for Size {
             "M" | "MB" | "MIB" => 20,
             "G" | "GB" | "GIB" => 30,
             _ => {
-                return Err("a number of bytes is needed, or one with K, M or G, as in 256M".into());
+                return Err(
+                    "a number of bytes is needed, or one with K, M or G, as in 256M".into(),
+                );
             }
         };
         let number: u64 = digits

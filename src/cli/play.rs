@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use super::info::end_text;
 use super::output::{self, thousands};
 use super::progress::Progress;
-use crate::cpu::run::Exit;
+use crate::machine::Exit;
 use crate::replay::Replayer;
 
 /// Ticks between two looks at what the guest printed: a few hundredths of a second.

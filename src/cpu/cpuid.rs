@@ -47,6 +47,9 @@ pub const ARCH_CAPABILITIES: u64 = 1
 /// The crystal of the APIC timer and the TSC, in Hz; the TSC runs 40 times as fast.
 pub const CRYSTAL_HZ: u32 = 25_000_000;
 
+/// Bytes of an XSAVE area with all components.
+const XSAVE_AREA_MAX: u32 = 832;
+
 mod feature {
     //! Feature bits of leaf 1, leaf 7 and leaf 8000_0001h that are offered.
     pub const LEAF1_EDX: u32 = 1 << 0 // FPU
@@ -94,6 +97,11 @@ mod feature {
         | 1 << 27 // STIBP
         | 1 << 29 // ARCH_CAPABILITIES
         | 1 << 31; // SSBD
+    pub const AVX_LEAF1_ECX: u32 = 1 << 12 // FMA
+        | 1 << 26 // XSAVE
+        | 1 << 28 // AVX
+        | 1 << 29; // F16C
+    pub const AVX_LEAF7_EBX: u32 = 1 << 5; // AVX2
     pub const EXTENDED1_EDX: u32 = 1 << 11 // SYSCALL
         | 1 << 20 // NX
         | 1 << 26 // 1 GiB pages
@@ -164,6 +172,31 @@ impl CpuModel {
         let sizes = super::mmu::walk::PHYSICAL_BITS | 48 << 8;
         add(0x8000_0008, 0, [sizes, 0, 0, 0]);
         CpuModel { leaves }
+    }
+
+    /// The same with XSAVE, AVX, AVX2, FMA and F16C.
+    pub fn with_avx(mut self) -> CpuModel {
+        for leaf in &mut self.leaves {
+            match (leaf.leaf, leaf.subleaf) {
+                (1, _) => leaf.registers[2] |= feature::AVX_LEAF1_ECX,
+                (7, 0) => leaf.registers[1] |= feature::AVX_LEAF7_EBX,
+                _ => {}
+            }
+        }
+        let mut add = |subleaf, registers| {
+            self.leaves.push(Leaf {
+                leaf: 0xd,
+                subleaf,
+                registers,
+            })
+        };
+        // Components x87, SSE, AVX; the size for what XCR0 has now is filled in by the instruction.
+        add(0, [7, 0, XSAVE_AREA_MAX, 0]);
+        // XSAVEOPT.
+        add(1, [1, 0, 0, 0]);
+        // The upper halves of YMM: 256 bytes behind the header.
+        add(2, [256, 576, 0, 0]);
+        self
     }
 
     /// The answer to a leaf. Unknown ones give 0, but above the highest basic leaf the highest one answers.

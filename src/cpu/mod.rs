@@ -489,8 +489,7 @@ impl Cpu {
     #[inline(always)]
     pub fn peek<W: Width>(&mut self, skip: u64) -> Result<W, Abort> {
         let (address, _) = self.stack(-(skip as i64), W::BYTES, false)?;
-        self.read(address)
-            .inspect_err(|_| self.aborted_on_stack())
+        self.read(address).inspect_err(|_| self.aborted_on_stack())
     }
 
     /// Moves RSP up by `bytes`, within the stack's address size.

@@ -169,7 +169,12 @@ impl Cpu {
 
     /// The block at RIP, or the fault of fetching it; noted where notes are taken.
     fn find_block(&mut self, single: bool) -> Result<*const Block, Abort> {
-        let block = self.find_block_unnoted(single)?;
+        let found = self.find_block_unnoted(single);
+        let rip = self.linear_rip();
+        if let (Err(_), Some(touched)) = (&found, &mut self.touched) {
+            touched.not_fetched.insert(rip >> 12);
+        }
+        let block = found?;
         if let Some(touched) = &mut self.touched {
             // SAFETY: just found.
             let (key, bytes) = unsafe { ((*block).key, (*block).bytes) };

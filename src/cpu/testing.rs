@@ -75,9 +75,9 @@ impl World for Quiet {
 pub fn long_mode() -> Box<Cpu> {
     let mut memory = Memory::new(1 << 20).unwrap();
     // One table of each level; 512 pages are twice the RAM.
-    memory.write(TABLES, &(TABLES + 0x1000 | 3).to_le_bytes());
-    memory.write(TABLES + 0x1000, &(TABLES + 0x2000 | 3).to_le_bytes());
-    memory.write(TABLES + 0x2000, &(TABLES + 0x3000 | 3).to_le_bytes());
+    memory.write(TABLES, &((TABLES + 0x1000) | 3).to_le_bytes());
+    memory.write(TABLES + 0x1000, &((TABLES + 0x2000) | 3).to_le_bytes());
+    memory.write(TABLES + 0x2000, &((TABLES + 0x3000) | 3).to_le_bytes());
     for page in 0..256u64 {
         memory.write(TABLES + 0x3000 + 8 * page, &(page << 12 | 3).to_le_bytes());
     }
@@ -147,6 +147,7 @@ pub struct Numbers(pub u64);
 
 impl Numbers {
     /// The next one.
+    #[allow(clippy::should_implement_trait)] // without an end, there is no `Option`
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

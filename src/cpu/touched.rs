@@ -14,6 +14,8 @@ use rustc_hash::FxHashSet;
 pub struct Touched {
     /// Code that was fetched: (linear page, guest-physical page), both as addresses divided by 4096.
     pub fetched: FxHashSet<(u64, u64)>,
+    /// Linear pages at which fetching failed: the instruction there was the next one all the same.
+    pub not_fetched: FxHashSet<u64>,
     /// Blocks that ran: (guest-physical address, length in bytes).
     pub blocks: FxHashSet<(u64, u32)>,
     /// Linear pages that were stored to.

@@ -12,7 +12,7 @@ pub use digest::StateDigest;
 
 use crate::cpu::Cpu;
 use crate::cpu::cpuid::{CpuModel, Leaf};
-use crate::cpu::run::Exit;
+pub use crate::cpu::run::Exit;
 use crate::cpu::state::State;
 use crate::cpu::stops::Stops;
 use crate::cpu::world::World;

@@ -53,13 +53,13 @@ pub struct Plan<'a> {
 #[derive(Debug, Error)]
 pub enum RecordError {
     /// The kernel.
-    #[error("{0}")]
+    #[error(transparent)]
     Boot(#[from] boot::BootError),
     /// The memory.
-    #[error("{0}")]
+    #[error(transparent)]
     Memory(#[from] MemoryError),
     /// The file.
-    #[error("{0}")]
+    #[error(transparent)]
     Trace(#[from] TraceError),
 }
 

@@ -14,13 +14,13 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum ReplayError {
     /// The file.
-    #[error("{0}")]
+    #[error(transparent)]
     Trace(#[from] TraceError),
     /// The memory.
-    #[error("{0}")]
+    #[error(transparent)]
     Memory(#[from] MemoryError),
     /// The starting state.
-    #[error("{0}")]
+    #[error(transparent)]
     State(#[from] StateError),
     /// Something that this version does not do.
     #[error("{0}")]

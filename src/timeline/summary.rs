@@ -16,6 +16,8 @@ const BLOCK_BYTES_MAX: u64 = 255;
 pub struct Summary {
     /// Code pages: (linear, guest-physical), divided by 4096.
     fetched: Vec<(u64, u64)>,
+    /// Linear pages from which code could not be fetched: whoever jumps there stands at the address, and faults.
+    not_fetched: Vec<u64>,
     /// Blocks that ran: (guest-physical address, bytes).
     blocks: Vec<(u64, u32)>,
     /// Linear pages stored to.
@@ -35,12 +37,14 @@ impl Summary {
     pub fn of(touched: Touched) -> Summary {
         let Touched {
             fetched,
+            not_fetched,
             blocks,
             written,
             read,
         } = touched;
         Summary {
             fetched: sorted(fetched),
+            not_fetched: sorted(not_fetched),
             blocks: sorted(blocks),
             written: sorted(written),
             read: sorted(read),
@@ -66,6 +70,9 @@ impl Summary {
 
     fn executed(&self, address: u64) -> bool {
         let page = address >> 12;
+        if self.not_fetched.binary_search(&page).is_ok() {
+            return true;
+        }
         let first = self.fetched.partition_point(|&(linear, _)| linear < page);
         self.fetched[first..]
             .iter()
@@ -134,6 +141,7 @@ mod tests {
         touched
             .fetched
             .extend([(0x10, 0x99), (0x20, 0x99), (0x30, 0x55)]);
+        touched.not_fetched.insert(0x50);
         touched.blocks.extend([(0x99_100, 16), (0x99_ff8, 20)]);
         touched.written.insert(7);
         touched.read.insert(9);
@@ -150,6 +158,7 @@ mod tests {
             (0x30_100, false),
             (0x40_100, false),
             (0x10_ff8, true),
+            (0x50_123, true),
         ] {
             let stops = Stops {
                 breakpoints: vec![address],

@@ -28,10 +28,10 @@ pub enum TravelError {
     #[error("{0}")]
     Diverged(String),
     /// A checkpoint cannot be read.
-    #[error("{0}")]
+    #[error(transparent)]
     Checkpoint(#[from] checkpoints::Error),
     /// The replay cannot be set up.
-    #[error("{0}")]
+    #[error(transparent)]
     Replay(#[from] ReplayError),
 }
 

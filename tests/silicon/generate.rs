@@ -572,7 +572,8 @@ pub fn registers(rng: &mut Rng) -> Registers {
 /// Whether a form computes with x87 or MMX registers, and whether with those of SSE.
 fn units(code: Code) -> (bool, bool) {
     let info = code.op_code();
-    let any = |wanted: fn(OpCodeOperandKind) -> bool| info.op_kinds().iter().any(|&kind| wanted(kind));
+    let any =
+        |wanted: fn(OpCodeOperandKind) -> bool| info.op_kinds().iter().any(|&kind| wanted(kind));
     use OpCodeOperandKind::*;
     let mmx = any(|kind| matches!(kind, mm_or_mem | mm_reg | mm_rm));
     let sse = any(|kind| {

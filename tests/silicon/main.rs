@@ -4,8 +4,8 @@
 //! this process and in the engine, and registers, defined flags, memory and faults are compared. Then random
 //! sequences. x86-64 Linux hosts only.
 //!
-//! `SILICON_SEED` repeats a run, `SILICON_CASES` sets the cases a form, `SILICON_FIRST` the first sequence, `SILICON_FORM` runs forms whose name
-//! contains it.
+//! `SILICON_SEED` repeats a run, `SILICON_CASES` sets the cases a form, `SILICON_FIRST` the first sequence,
+//! `SILICON_FORM` runs forms whose name contains it.
 
 mod case;
 mod compare;

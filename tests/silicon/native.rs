@@ -342,7 +342,8 @@ impl Native {
             for signal in SIGNALS {
                 let mut action: libc::sigaction = std::mem::zeroed();
                 action.sa_sigaction = on_signal as *const () as usize;
-                action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER | libc::SA_RESTART;
+                action.sa_flags =
+                    libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER | libc::SA_RESTART;
                 if libc::sigaction(signal, &action, ptr::null_mut()) != 0 {
                     return Err(std::io::Error::last_os_error().to_string());
                 }

@@ -69,8 +69,8 @@ fn suits(code: Code) -> bool {
             .all(|kind| !format!("{kind:?}").contains("mm_"));
     let name = format!("{code:?}");
     let other = [
-        "F", "Wait", "Xsave", "Xrstor", "Ldmxcsr", "Stmxcsr", "VEX_V", "Emms", "Int", "Ud", "Enter",
-        "Leave", "Popf", "Wrfs", "Wrgs", "Hlt",
+        "F", "Wait", "Xsave", "Xrstor", "Ldmxcsr", "Stmxcsr", "VEX_V", "Emms", "Int", "Ud",
+        "Enter", "Leave", "Popf", "Wrfs", "Wrgs", "Hlt",
     ];
     fate(code) == Fate::Compare
         && (integer || vex_integer)
@@ -142,7 +142,8 @@ impl Maker<'_> {
             joined |= branch.undefined;
             let width = if branch.wide { 4 } else { 1 };
             let distance = (here - branch.at - width) as u32;
-            self.bytes[branch.at..branch.at + width].copy_from_slice(&distance.to_le_bytes()[..width]);
+            self.bytes[branch.at..branch.at + width]
+                .copy_from_slice(&distance.to_le_bytes()[..width]);
         }
         self.undefined |= joined;
         self.pending = left;
@@ -217,7 +218,11 @@ impl Maker<'_> {
         }
         let displacement = rng.i64(-0x200..0x200) & if rng.bool() { !7 } else { -1 };
         insn.set_memory_displacement64(displacement as u64);
-        insn.set_memory_displ_size(if i8::try_from(displacement).is_ok() { 1 } else { 8 });
+        insn.set_memory_displ_size(if i8::try_from(displacement).is_ok() {
+            1
+        } else {
+            8
+        });
     }
 
     /// Where a memory operand lies: pointers and index keep their values throughout.
@@ -259,7 +264,10 @@ impl Maker<'_> {
         info.used_registers().iter().all(|used| {
             let writes = matches!(
                 used.access(),
-                OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+                OpAccess::Write
+                    | OpAccess::CondWrite
+                    | OpAccess::ReadWrite
+                    | OpAccess::ReadCondWrite
             );
             !writes
                 || match used.register().full_register() {
@@ -300,7 +308,9 @@ impl Maker<'_> {
         }
         let left_open = rflags(insn.rflags_undefined());
         let conditional = insn.op_count() > 1
-            && (0..insn.op_count()).any(|n| insn.op_kind(n) == OpKind::Register && insn.op_register(n) == Register::CL)
+            && (0..insn.op_count()).any(|n| {
+                insn.op_kind(n) == OpKind::Register && insn.op_register(n) == Register::CL
+            })
             || insn.is_string_instruction();
         if !conditional {
             let defined = insn.rflags_written() | insn.rflags_cleared() | insn.rflags_set();
@@ -412,6 +422,9 @@ fn sequences_do_what_they_do_on_the_host() {
     for example in &examples {
         println!("{example}");
     }
-    println!("{} sequences, {completed} without a fault, {missing} with what the engine lacks", bench.cases);
+    println!(
+        "{} sequences, {completed} without a fault, {missing} with what the engine lacks",
+        bench.cases
+    );
     assert!(examples.is_empty(), "sequences differ");
 }

@@ -352,6 +352,10 @@ fn cpuid(cpu: &mut Cpu, _op: &Op) -> Result<(), Abort> {
             }
         }
         0xb => registers[3] = cpu.index as u32,
+        // The size of an XSAVE area with what is switched on.
+        0xd if subleaf == 0 && registers[0] != 0 => {
+            registers[1] = if cpu.state.xcr0 & 4 != 0 { 832 } else { 576 };
+        }
         _ => {}
     }
     for (slot, value) in [gpr::RAX, gpr::RBX, gpr::RCX, gpr::RDX]

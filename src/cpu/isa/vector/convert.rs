@@ -22,26 +22,6 @@ float_lane! {
     Cvttpd2dq "cvttpd2dq" 16 None;
 }
 
-/// Runs a host instruction with one vector and one general register under an MXCSR value.
-macro_rules! with_general_register {
-    ($instruction:expr, $mxcsr:expr, $($operands:tt)*) => {{
-        let mxcsr: *mut u32 = $mxcsr;
-        // SAFETY: the instruction is of SSE2; MXCSR has its default control bits afterwards.
-        unsafe {
-            std::arch::asm!(
-                "ldmxcsr [{m}]",
-                $instruction,
-                "stmxcsr [{m}]",
-                "ldmxcsr [{d}]",
-                m = in(reg) mxcsr,
-                d = in(reg) &float::DEFAULT,
-                $($operands)*
-                options(nostack)
-            )
-        }
-    }};
-}
-
 /// From an integer, sign-extended to 64 bits in the second source: that many bits are exact for both widths.
 macro_rules! from_integer {
     ($name:ident, $instruction:literal) => {
@@ -53,10 +33,13 @@ macro_rules! from_integer {
             fn apply(a: V, b: V, _imm: u8, mxcsr: &mut u32) -> V {
                 use std::arch::x86_64::__m128i;
                 // SAFETY: any 16 bytes are an `__m128i`.
-                let mut r = unsafe { std::mem::transmute::<V, __m128i>(a) };
-                with_general_register!(
-                    concat!($instruction, " {r}, {x:r}"), mxcsr,
-                    r = inout(xmm_reg) r, x = in(reg) b[0],
+                let a = unsafe { std::mem::transmute::<V, __m128i>(a) };
+                let r = float::on_host!(
+                    mxcsr,
+                    a,
+                    [concat!($instruction, " {r}, {x:r}")],
+                    [inout(xmm_reg)],
+                    [x = in(reg) b[0],]
                 );
                 // SAFETY: as above.
                 unsafe { std::mem::transmute::<__m128i, V>(r) }
@@ -80,24 +63,21 @@ macro_rules! to_integer {
                 use std::arch::x86_64::__m128i;
                 // SAFETY: any 16 bytes are an `__m128i`.
                 let b = unsafe { std::mem::transmute::<V, __m128i>(b) };
-                let x: u64;
-                with_general_register!(
-                    $instruction, mxcsr,
-                    x = out(reg) x, b = in(xmm_reg) b,
-                );
+                let x: u64 =
+                    float::on_host!(mxcsr, 0u64, [$instruction], [inout(reg)], [b = in(xmm_reg) b,]);
                 [x, 0]
             }
         }
     };
 }
-to_integer!(Cvtss2si32, "cvtss2si {x:e}, {b}", 4);
-to_integer!(Cvtss2si64, "cvtss2si {x:r}, {b}", 4);
-to_integer!(Cvtsd2si32, "cvtsd2si {x:e}, {b}", 8);
-to_integer!(Cvtsd2si64, "cvtsd2si {x:r}, {b}", 8);
-to_integer!(Cvttss2si32, "cvttss2si {x:e}, {b}", 4);
-to_integer!(Cvttss2si64, "cvttss2si {x:r}, {b}", 4);
-to_integer!(Cvttsd2si32, "cvttsd2si {x:e}, {b}", 8);
-to_integer!(Cvttsd2si64, "cvttsd2si {x:r}, {b}", 8);
+to_integer!(Cvtss2si32, "cvtss2si {r:e}, {b}", 4);
+to_integer!(Cvtss2si64, "cvtss2si {r:r}, {b}", 4);
+to_integer!(Cvtsd2si32, "cvtsd2si {r:e}, {b}", 8);
+to_integer!(Cvtsd2si64, "cvtsd2si {r:r}, {b}", 8);
+to_integer!(Cvttss2si32, "cvttss2si {r:e}, {b}", 4);
+to_integer!(Cvttss2si64, "cvttss2si {r:r}, {b}", 4);
+to_integer!(Cvttsd2si32, "cvttsd2si {r:e}, {b}", 8);
+to_integer!(Cvttsd2si64, "cvttsd2si {r:r}, {b}", 8);
 
 /// Chooses handlers.
 pub fn lower(context: &Context, op: &mut Op, form: Form) -> Option<Lowered> {

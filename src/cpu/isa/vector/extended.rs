@@ -70,7 +70,10 @@ horizontal!(Phsubsw, i16, |a, b| a.saturating_sub(b));
 
 /// Declares an operation on whole lanes.
 macro_rules! lane {
-    ($name:ident, |$a:ident, $b:ident, $imm:ident| $body:expr $(, mmx |$c:ident, $d:ident, $i:ident| $narrow:expr)?) => {
+    (
+        $name:ident, |$a:ident, $b:ident, $imm:ident| $body:expr
+        $(, mmx |$c:ident, $d:ident, $i:ident| $narrow:expr)?
+    ) => {
         #[derive(Clone, Copy)]
         struct $name;
         impl Lane for $name {

@@ -13,7 +13,7 @@ use crate::cpu::{Abort, Cpu, vector};
 use iced_x86::Mnemonic;
 
 /// The exception flags of MXCSR.
-const FLAGS: u32 = 0x3f;
+pub const FLAGS: u32 = 0x3f;
 /// Its mask bits, seven places above.
 const MASKS: u32 = FLAGS << 7;
 /// Flags of the exceptions that are found before the operation: invalid, denormal, divide by zero.
@@ -93,48 +93,83 @@ fn has_denormal(value: V, elements: Elements) -> bool {
 }
 
 /// Runs a host instruction `insn destination, source` under an MXCSR value.
+///
+/// Loading MXCSR costs several times what an addition does. Under the default control bits it is left out where
+/// that makes no difference: the flags of the host only accumulate, so if after the operation they are no more than
+/// what the guest has already, then the operation has raised nothing new. Otherwise it runs again, under the guest's
+/// flags, which the host then has, too.
 macro_rules! under_mxcsr {
     ($instruction:literal, $a:expr, $b:expr, $mxcsr:expr) => {{
         use std::arch::x86_64::__m128i;
         // SAFETY: any 16 bytes are an `__m128i`.
-        let (mut r, b) = unsafe {
+        let (a, b) = unsafe {
             (
                 std::mem::transmute::<super::V, __m128i>($a),
                 std::mem::transmute::<super::V, __m128i>($b),
             )
         };
-        let mxcsr: *mut u32 = $mxcsr;
-        // SAFETY: the instruction is of SSE2, which every x86-64 has. The control bits of MXCSR are the default ones
-        // afterwards; the flags need not be.
-        unsafe {
-            if *mxcsr & 0xffc0 == super::float::DEFAULT {
-                std::arch::asm!(
-                    "ldmxcsr [{m}]",
-                    concat!($instruction, " {r}, {b}"),
-                    "stmxcsr [{m}]",
-                    r = inout(xmm_reg) r,
-                    b = in(xmm_reg) b,
-                    m = in(reg) mxcsr,
-                    options(nostack)
-                );
-            } else {
-                std::arch::asm!(
-                    "ldmxcsr [{m}]",
-                    concat!($instruction, " {r}, {b}"),
-                    "stmxcsr [{m}]",
-                    "ldmxcsr [{d}]",
-                    r = inout(xmm_reg) r,
-                    b = in(xmm_reg) b,
-                    m = in(reg) mxcsr,
-                    d = in(reg) &super::float::DEFAULT,
-                    options(nostack)
-                );
-            }
-            std::mem::transmute::<__m128i, super::V>(r)
-        }
+        let mxcsr: &mut u32 = $mxcsr;
+        let r = super::float::on_host!(
+            mxcsr,
+            a,
+            [concat!($instruction, " {r}, {b}")],
+            [inout(xmm_reg)],
+            [b = in(xmm_reg) b,]
+        );
+        // SAFETY: as above.
+        unsafe { std::mem::transmute::<__m128i, super::V>(r) }
     }};
 }
 pub(super) use under_mxcsr;
+
+/// The way described at `under_mxcsr`, for any operands: `{r}` is what the instruction changes.
+macro_rules! on_host {
+    ($mxcsr:ident, $start:expr, [$text:expr], [$($class:tt)*], [$($operands:tt)*]) => {
+        'done: {
+            let start = $start;
+            if *$mxcsr & 0xffc0 == super::float::DEFAULT {
+                let (mut r, mut after) = (start, 0u32);
+                // SAFETY: the host has the instruction: it is of SSE2, or the caller has asked. MXCSR keeps its control
+                // bits.
+                unsafe {
+                    std::arch::asm!(
+                        $text,
+                        "stmxcsr [{m}]",
+                        r = $($class)* r,
+                        m = in(reg) &mut after,
+                        $($operands)*
+                        options(nostack)
+                    );
+                }
+                if after & super::float::FLAGS & !*$mxcsr == 0 {
+                    break 'done r;
+                }
+            }
+            let mut r = start;
+            // SAFETY: as above; MXCSR has its default control bits afterwards.
+            unsafe {
+                std::arch::asm!(
+                    "ldmxcsr [{m}]",
+                    $text,
+                    "stmxcsr [{m}]",
+                    // Keeps the flags: see `under_mxcsr`.
+                    "mov {t:e}, [{m}]",
+                    "and {t:e}, 0x3f",
+                    "or {t:e}, 0x1f80",
+                    "push {t}",
+                    "ldmxcsr [rsp]",
+                    "pop {t}",
+                    r = $($class)* r,
+                    m = in(reg) &mut *$mxcsr,
+                    t = out(reg) _,
+                    $($operands)*
+                );
+            }
+            r
+        }
+    };
+}
+pub(super) use on_host;
 
 /// Declares a floating-point [`Lane`] operation: `name "instruction" bytes of the source, tiny elements`.
 macro_rules! float_lane {

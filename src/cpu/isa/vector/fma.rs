@@ -136,7 +136,7 @@ fn roles<T: Copy>([x, y, z]: [T; 3], control: u8) -> [T; 3] {
 
 fn in_software<K: Kind>(operands: [V; 3], control: u8, mxcsr: &mut u32) -> V {
     let element = |mxcsr: &mut u32, n: usize, operands: [u64; 3]| {
-        let negate = if n % 2 == 0 { NEGATE_EVEN } else { NEGATE_ODD };
+        let negate = if n & 1 == 0 { NEGATE_EVEN } else { NEGATE_ODD };
         multiply_add(
             if K::SINGLE { SINGLE } else { DOUBLE },
             roles(operands, control),
@@ -168,7 +168,7 @@ fn negated<K: Kind>(value: V, even: bool, odd: bool) -> V {
     if K::SINGLE {
         let mut x: [f32; 4] = cast(value);
         for (n, x) in x.iter_mut().enumerate() {
-            let on = if n % 2 == 0 { even } else { odd };
+            let on = if n & 1 == 0 { even } else { odd };
             if on && !x.is_nan() {
                 *x = -*x;
             }
@@ -177,7 +177,7 @@ fn negated<K: Kind>(value: V, even: bool, odd: bool) -> V {
     } else {
         let mut x: [f64; 2] = cast(value);
         for (n, x) in x.iter_mut().enumerate() {
-            let on = if n % 2 == 0 { even } else { odd };
+            let on = if n & 1 == 0 { even } else { odd };
             if on && !x.is_nan() {
                 *x = -*x;
             }
@@ -196,26 +196,19 @@ unsafe fn by_host<K: Kind>(operands: [V; 3], control: u8, mxcsr: &mut u32) -> V 
     let product = control & NEGATE_PRODUCT != 0;
     let b = negated::<K>(b, product, product);
     let c = negated::<K>(c, control & NEGATE_EVEN != 0, control & NEGATE_ODD != 0);
-    let mxcsr: *mut u32 = mxcsr;
+    // SAFETY: any 16 bytes are an `__m128i`.
+    let [a, b, c] = [a, b, c].map(|x| unsafe { std::mem::transmute::<V, __m128i>(x) });
     macro_rules! host {
         ($instruction:literal) => {{
-            // SAFETY: any 16 bytes are an `__m128i`; MXCSR has its default control bits afterwards.
-            unsafe {
-                let mut r = std::mem::transmute::<V, __m128i>(b);
-                std::arch::asm!(
-                    "ldmxcsr [{m}]",
-                    concat!($instruction, " {r}, {a}, {c}"),
-                    "stmxcsr [{m}]",
-                    "ldmxcsr [{d}]",
-                    r = inout(xmm_reg) r,
-                    a = in(xmm_reg) std::mem::transmute::<V, __m128i>(a),
-                    c = in(xmm_reg) std::mem::transmute::<V, __m128i>(c),
-                    m = in(reg) mxcsr,
-                    d = in(reg) &float::DEFAULT,
-                    options(nostack)
-                );
-                std::mem::transmute::<__m128i, V>(r)
-            }
+            let r = float::on_host!(
+                mxcsr,
+                b,
+                [concat!($instruction, " {r}, {a}, {c}")],
+                [inout(xmm_reg)],
+                [a = in(xmm_reg) a, c = in(xmm_reg) c,]
+            );
+            // SAFETY: as above.
+            unsafe { std::mem::transmute::<__m128i, V>(r) }
         }};
     }
     // 213 multiplies its second operand with its first: NaNs see that order.

@@ -216,7 +216,7 @@ fn pack(
         if exponent >= f.top || bits >= f.infinity() {
             *mxcsr |= OVERFLOW | PRECISION;
             let stays = mode == 3 || mode == 1 && !negative || mode == 2 && negative;
-            return sign | f.infinity() - stays as u64;
+            return sign | (f.infinity() - stays as u64);
         }
         *mxcsr |= if inexact { PRECISION } else { 0 };
         return sign | bits;

@@ -1,8 +1,8 @@
 //! XSAVE, XSAVEOPT, XRSTOR, XGETBV, XSETBV for the components x87, SSE and AVX.
 //!
 //! SDM volume 1, chapter 13. Whether a component is in use is told from its content alone: it is in its initial
-//! configuration or not. XSAVEOPT leaves out what is; it does not look for what is unmodified, which depends on more than
-//! the state. The compacted format (XSAVEC, XSAVES) is not offered.
+//! configuration or not. XSAVEOPT leaves out what is; it does not look for what is unmodified, which depends on more
+//! than the state. The compacted format (XSAVEC, XSAVES) is not offered.
 
 use super::state::{self, AREA_WHOLE, MXCSR_MASK};
 use super::{Lowered, XCR0_AVX, ending, straight};
