@@ -27,6 +27,9 @@ pub const RTC: u64 = 1_767_225_600;
 /// GDB's commands beyond those of the server.
 const BINDINGS: &str = include_str!("../../gdb-scripts/retrovisor.py");
 
+/// Makes GDB's commands out of what `target remote` takes.
+type Session = Box<dyn Fn(&str) -> Vec<String>>;
+
 /// A recording, and how to look at it.
 pub struct Scene {
     /// The recording.
@@ -34,7 +37,7 @@ pub struct Scene {
     /// The file with the guest's symbols.
     pub symbols: PathBuf,
     /// GDB's commands, given what `target remote` takes.
-    pub session: Box<dyn Fn(&str) -> Vec<String>>,
+    pub session: Session,
     /// What GDB has to say after its `reverse-continue` if it has found the culprit.
     pub proof: Vec<String>,
     /// What it is about.

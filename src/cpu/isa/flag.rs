@@ -13,14 +13,26 @@ const AH: u8 = 1;
 /// Chooses handlers.
 pub fn lower(context: &Context, _op: &mut Op) -> Option<Lowered> {
     match context.insn.mnemonic() {
-        Mnemonic::Clc => straight(|cpu: &mut Cpu, _: &Op| Ok(cpu.state.flags.set_cf(false))),
-        Mnemonic::Stc => straight(|cpu: &mut Cpu, _: &Op| Ok(cpu.state.flags.set_cf(true))),
+        Mnemonic::Clc => straight(|cpu: &mut Cpu, _: &Op| {
+            cpu.state.flags.set_cf(false);
+            Ok(())
+        }),
+        Mnemonic::Stc => straight(|cpu: &mut Cpu, _: &Op| {
+            cpu.state.flags.set_cf(true);
+            Ok(())
+        }),
         Mnemonic::Cmc => straight(cmc),
         Mnemonic::Cld => {
-            straight(|cpu: &mut Cpu, _: &Op| Ok(cpu.state.flags.set_other(bits::DF, false)))
+            straight(|cpu: &mut Cpu, _: &Op| {
+                cpu.state.flags.set_other(bits::DF, false);
+                Ok(())
+            })
         }
         Mnemonic::Std => {
-            straight(|cpu: &mut Cpu, _: &Op| Ok(cpu.state.flags.set_other(bits::DF, true)))
+            straight(|cpu: &mut Cpu, _: &Op| {
+                cpu.state.flags.set_other(bits::DF, true);
+                Ok(())
+            })
         }
         Mnemonic::Cli => straight(cli),
         Mnemonic::Sti => ending(sti),
