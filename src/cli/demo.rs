@@ -27,8 +27,8 @@ pub const RTC: u64 = 1_767_225_600;
 /// GDB's commands beyond those of the server.
 const BINDINGS: &str = include_str!("../../gdb-scripts/retrovisor.py");
 
-/// Makes GDB's commands out of what `target remote` takes.
-type Session = Box<dyn Fn(&str) -> Vec<String>>;
+/// GDB's commands, given what `target remote` takes.
+pub type Session = Box<dyn Fn(&str) -> Vec<String>>;
 
 /// A recording, and how to look at it.
 pub struct Scene {
@@ -36,7 +36,7 @@ pub struct Scene {
     pub recording: PathBuf,
     /// The file with the guest's symbols.
     pub symbols: PathBuf,
-    /// GDB's commands, given what `target remote` takes.
+    /// What to type.
     pub session: Session,
     /// What GDB has to say after its `reverse-continue` if it has found the culprit.
     pub proof: Vec<String>,

@@ -94,12 +94,12 @@ fn start_logging(verbose: u8) {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level))
         .format(|buffer, record| {
             use std::io::Write;
-            // The console may be in raw mode, where a line feed alone leaves the column as it is.
             write!(
                 buffer,
-                "retrovisor: {}: {}\r\n",
+                "retrovisor: {}: {}{}",
                 record.level().as_str().to_lowercase(),
-                record.args()
+                record.args(),
+                output::line_end()
             )
         })
         .target(env_logger::Target::Pipe(Box::new(progress::AboveBars)))

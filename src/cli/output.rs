@@ -1,6 +1,6 @@
 //! What is said to people: lines on standard error, results on standard output.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use super::progress;
 
@@ -11,9 +11,19 @@ pub fn complain(message: &str) {
 
 /// One line about what is going on.
 pub fn note(message: &str) {
-    let line = one_line(message);
+    let line = format!("retrovisor: {}{}", one_line(message), line_end());
     // If standard error is gone there is nobody to tell.
-    let _ = progress::AboveBars.write_all(format!("retrovisor: {line}\n").as_bytes());
+    let _ = progress::AboveBars.write_all(line.as_bytes());
+}
+
+/// How a line on standard error ends: on a terminal that the console may have put into raw mode, a line feed alone
+/// would leave the column as it is.
+pub fn line_end() -> &'static str {
+    if io::stderr().is_terminal() {
+        "\r\n"
+    } else {
+        "\n"
+    }
 }
 
 /// Results go to standard output, at once; what reads them may be a pipe.

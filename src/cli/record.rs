@@ -56,6 +56,10 @@ pub fn run(arguments: &RecordArguments) -> Result<ExitCode> {
     let console = open_console(&target)?;
     let outcome = record_with_progress(&plan, file, console, quiet)
         .with_context(|| format!("recording {}", kernel.display()))?;
+    if quiet {
+        // The guest may have left the cursor anywhere.
+        output::result("\n")?;
+    }
     output::note(&summary(file, &outcome));
     output::note(&format!(
         "next: retrovisor {} --at end",
@@ -146,7 +150,7 @@ fn open_console(target: &ConsoleTarget) -> Result<Box<dyn Console>> {
         ConsoleTarget::Stdio => {
             let stdio = Stdio::new().context("cannot use standard input as the console")?;
             if stdio.is_interactive() {
-                output::note("Ctrl-A x ends the recording, Ctrl-A h shows help\r");
+                output::note("Ctrl-A x ends the recording, Ctrl-A h shows help");
             }
             Box::new(stdio)
         }

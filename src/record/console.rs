@@ -168,8 +168,8 @@ impl Stdio {
                 (false, _) | (true, CTRL_A) => self.waiting.push_back(byte),
                 (true, b'x' | b'X') => self.quit = true,
                 (true, _) => {
-                    print!("{HELP}");
-                    let _ = io::stdout().flush();
+                    let mut out = io::stdout().lock();
+                    let _ = out.write_all(HELP.as_bytes()).and_then(|()| out.flush());
                 }
             }
         }
