@@ -101,7 +101,8 @@ fn dprintf_prints_without_stopping() {
             &[
                 "set dprintf-style agent",
                 &texts,
-                "dprintf *0x401008 if $rax == 42,\"here\\n\"",
+                "dprintf *0x401008,\"here\\n\"",
+                "condition 2 $rax == 42",
                 "break *0x401014 if $rax > 90",
                 "continue",
                 "echo now-back\\n",
