@@ -108,7 +108,7 @@ impl Gdb {
             let line = line.trim_end();
             if line == "(gdb)" {
                 if let Some(error) = error {
-                    return Err(format!("{error}").into());
+                    return Err(error.to_string().into());
                 }
                 if !resumes || !answer.stopped.is_empty() {
                     return Ok(());

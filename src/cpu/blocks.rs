@@ -88,6 +88,12 @@ fn chunk_mask(offset: usize, bytes: usize) -> u64 {
     (u64::MAX >> (63 - last)) & (u64::MAX << first)
 }
 
+impl Default for Blocks {
+    fn default() -> Blocks {
+        Blocks::new()
+    }
+}
+
 impl Blocks {
     /// An empty cache.
     pub fn new() -> Blocks {

@@ -54,7 +54,7 @@ pub type PageIndex = usize;
 impl Memory {
     /// RAM of `bytes` bytes, all zero.
     pub fn new(bytes: u64) -> Result<Memory, MemoryError> {
-        if bytes % PAGE_BYTES as u64 != 0 || !(1 << 20..=1 << 39).contains(&bytes) {
+        if !bytes.is_multiple_of(PAGE_BYTES as u64) || !(1 << 20..=1 << 39).contains(&bytes) {
             return Err(MemoryError::BadSize(bytes));
         }
         let low_bytes = bytes.min(PCI_HOLE);

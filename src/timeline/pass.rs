@@ -4,7 +4,7 @@
 
 use super::summary::{Summaries, Summary};
 use super::traveller::TravelError;
-use crate::replay::{Divergence, ReplayError, Replayer};
+use crate::replay::{Divergence, Replayer};
 use crate::tick::Tick;
 use crate::trace::Recording;
 use checkpoints::Store;
@@ -125,7 +125,7 @@ fn pass(
     shared: &Shared,
 ) -> Result<(), TravelError> {
     let started = Instant::now();
-    let mut replayer = Replayer::new(recording).map_err(ReplayError::from)?;
+    let mut replayer = Replayer::new(recording)?;
     let mut base = 0;
     replayer.machine.cpu.take_notes();
     while replayer.tick() < replayer.end() && !shared.stop.load(Ordering::Relaxed) {

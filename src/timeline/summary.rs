@@ -101,8 +101,11 @@ fn touches(pages: &[u64], first: u64, last: u64) -> bool {
 /// The summaries that there are, by the start of their intervals. Shared between the first pass and searches.
 #[derive(Clone, Default)]
 pub struct Summaries {
-    by_start: Arc<RwLock<BTreeMap<Tick, (Tick, Arc<Summary>)>>>,
+    by_start: Arc<RwLock<BTreeMap<Tick, Ended>>>,
 }
+
+/// The end of an interval, and its summary.
+type Ended = (Tick, Arc<Summary>);
 
 impl Summaries {
     /// Adds the summary of the ticks from `start` up to but not including `end`.

@@ -13,15 +13,23 @@ const AH: u8 = 1;
 /// Chooses handlers.
 pub fn lower(context: &Context, _op: &mut Op) -> Option<Lowered> {
     match context.insn.mnemonic() {
-        Mnemonic::Clc => straight(|cpu: &mut Cpu, _: &Op| Ok(cpu.state.flags.set_cf(false))),
-        Mnemonic::Stc => straight(|cpu: &mut Cpu, _: &Op| Ok(cpu.state.flags.set_cf(true))),
+        Mnemonic::Clc => straight(|cpu: &mut Cpu, _: &Op| {
+            cpu.state.flags.set_cf(false);
+            Ok(())
+        }),
+        Mnemonic::Stc => straight(|cpu: &mut Cpu, _: &Op| {
+            cpu.state.flags.set_cf(true);
+            Ok(())
+        }),
         Mnemonic::Cmc => straight(cmc),
-        Mnemonic::Cld => {
-            straight(|cpu: &mut Cpu, _: &Op| Ok(cpu.state.flags.set_other(bits::DF, false)))
-        }
-        Mnemonic::Std => {
-            straight(|cpu: &mut Cpu, _: &Op| Ok(cpu.state.flags.set_other(bits::DF, true)))
-        }
+        Mnemonic::Cld => straight(|cpu: &mut Cpu, _: &Op| {
+            cpu.state.flags.set_other(bits::DF, false);
+            Ok(())
+        }),
+        Mnemonic::Std => straight(|cpu: &mut Cpu, _: &Op| {
+            cpu.state.flags.set_other(bits::DF, true);
+            Ok(())
+        }),
         Mnemonic::Cli => straight(cli),
         Mnemonic::Sti => ending(sti),
         Mnemonic::Lahf => straight(lahf),

@@ -62,6 +62,12 @@ pub struct Tlb {
     used_fetch: Vec<u16>,
 }
 
+impl Default for Tlb {
+    fn default() -> Tlb {
+        Tlb::new()
+    }
+}
+
 impl Tlb {
     /// An empty one.
     pub fn new() -> Tlb {

@@ -122,7 +122,7 @@ fn binding_and_type(placed: &Placed, ranges: &[Range]) -> u8 {
     };
     let what = match placed.range {
         Some(n) if ranges[n].executable => elf::STT_FUNC,
-        Some(_) if kind.to_ascii_lowercase() != b'a' => elf::STT_OBJECT,
+        Some(_) if !kind.eq_ignore_ascii_case(&b'a') => elf::STT_OBJECT,
         _ => elf::STT_NOTYPE,
     };
     binding.0 << 4 | what.0

@@ -168,7 +168,7 @@ impl Narrow for ToSingle {
     }
     #[inline(always)]
     fn narrow(calculator: &mut Calculator, value: F80) -> u32 {
-        calculator.to_single(value)
+        calculator.round_to_single(value)
     }
 }
 
@@ -181,7 +181,7 @@ impl Narrow for ToDouble {
     }
     #[inline(always)]
     fn narrow(calculator: &mut Calculator, value: F80) -> u64 {
-        calculator.to_double(value)
+        calculator.round_to_double(value)
     }
 }
 
@@ -199,7 +199,7 @@ impl<W: Width, const TRUNCATES: bool> Narrow for ToInteger<W, TRUNCATES> {
         } else {
             calculator.rounding()
         };
-        W::from_u64(calculator.to_integer(value, W::BITS, rounding) as u64)
+        W::from_u64(calculator.integer_of_width(value, W::BITS, rounding) as u64)
     }
 }
 
@@ -248,7 +248,7 @@ fn store_decimal(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     } else {
         cpu.state.x87.st(0)
     };
-    let (low, high) = calculator.to_decimal(value);
+    let (low, high) = calculator.round_to_decimal(value);
     if cpu.x87_stores(calculator.flags, Destination::Memory) {
         store_tenbyte(cpu, op, low, high)?;
     }

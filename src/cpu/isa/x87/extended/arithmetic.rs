@@ -196,6 +196,6 @@ fn quotient(a: u64, b: u64) -> (u128, i32) {
     let high = dividend / divisor;
     let rest = (dividend % divisor) << 64;
     let low = rest / divisor;
-    let sticky = rest % divisor != 0;
+    let sticky = !rest.is_multiple_of(divisor);
     (high << 64 | low | sticky as u128, shift)
 }

@@ -107,12 +107,12 @@ impl Calculator {
     }
 
     /// Narrows to binary32.
-    pub fn to_single(&mut self, value: F80) -> u32 {
+    pub fn round_to_single(&mut self, value: F80) -> u32 {
         self.narrow(value, SINGLE) as u32
     }
 
     /// Narrows to binary64.
-    pub fn to_double(&mut self, value: F80) -> u64 {
+    pub fn round_to_double(&mut self, value: F80) -> u64 {
         self.narrow(value, DOUBLE)
     }
 
@@ -176,7 +176,7 @@ impl Calculator {
 
     /// Rounds to an integer of `bits` bits (16, 32 or 64) in a direction. What does not fit is invalid and gives
     /// the smallest integer.
-    pub fn to_integer(&mut self, value: F80, bits: u32, rounding: Rounding) -> i64 {
+    pub fn integer_of_width(&mut self, value: F80, bits: u32, rounding: Rounding) -> i64 {
         let indefinite = i64::MIN >> (64 - bits);
         let x = Operand::new(value);
         let magnitude = match x.class {

@@ -27,7 +27,7 @@ pub fn from_decimal(low: u64, high: u16) -> F80 {
 
 impl Calculator {
     /// Rounds to an integer in packed decimal: the lower 8 bytes, and the upper 2.
-    pub fn to_decimal(&mut self, value: F80) -> (u64, u16) {
+    pub fn round_to_decimal(&mut self, value: F80) -> (u64, u16) {
         let x = Operand::new(value);
         let sign = (x.negative as u16) << 15;
         let magnitude = match x.class {
