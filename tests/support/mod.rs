@@ -9,12 +9,13 @@
 pub mod recording;
 pub mod vmlinux;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, Once, OnceLock, PoisonError};
 
 use retrovisor::demo::initramfs::BENCHMARK_INIT;
 use retrovisor::demo::{debian_kernel, initramfs};
@@ -45,13 +46,29 @@ pub fn cache() -> PathBuf {
     path
 }
 
-/// A fresh, empty directory under target/ for one test; `name` is the test's.
+/// A fresh, empty directory under target/ for whoever asks; `name` says who. What programs that are gone have left is
+/// cleared away.
 pub fn scratch(name: &str) -> PathBuf {
-    let path =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    static CLEARED: Once = Once::new();
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("scratch");
+    CLEARED.call_once(|| clear_away(&place));
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let path = place.join(format!("{}-{number}-{name}", std::process::id()));
     let _ = fs::remove_dir_all(&path);
     fs::create_dir_all(&path).unwrap_or_else(|e| panic!("cannot make {}: {e}", path.display()));
     path
+}
+
+/// Removes the directories of processes that do not run any more.
+fn clear_away(place: &Path) {
+    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let process = name.split('-').next().unwrap_or_default();
+        if !process.is_empty() && !Path::new("/proc").join(process).exists() {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// The Debian guest: a kernel, and an initramfs that prints, runs md5sum over busybox, and powers off.
@@ -136,8 +153,18 @@ pub fn gdb() -> Result<PathBuf, String> {
         .ok_or_else(|| "no gdb on this machine (package gdb)".to_string())
 }
 
-/// Builds the guest `tests/guests/NAME.s` and gives its ELF file; how such a guest is written says the README there.
+/// Builds the guest `tests/guests/NAME.s`, once a test program, and gives its ELF file; how such a guest is written
+/// says the README there.
 pub fn guest(name: &str) -> PathBuf {
+    static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    built
+        .entry(name.to_string())
+        .or_insert_with(|| build_guest(name))
+        .clone()
+}
+
+fn build_guest(name: &str) -> PathBuf {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests");
     let directory = scratch(&format!("guest-{name}"));
     let frame = format!(
@@ -149,7 +176,7 @@ pub fn guest(name: &str) -> PathBuf {
     );
     let main = directory.join("main.rs");
     fs::write(&main, frame).expect("target/ can be written to");
-    let (output, kept) = (directory.join(name), cache().join(name));
+    let output = directory.join(name);
     let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     rustc
         .arg(&main)
@@ -180,9 +207,7 @@ pub fn guest(name: &str) -> PathBuf {
         "the guest {name} does not build:\n{}",
         String::from_utf8_lossy(&built.stderr)
     );
-    fs::rename(&output, &kept).expect("target/ can be written to");
-    let _ = fs::remove_dir_all(&directory);
-    kept
+    output
 }
 
 /// The address of a symbol of an ELF file.
