@@ -99,7 +99,7 @@ impl Gdb {
 
     /// Reads to the next prompt; to that behind the stop, if the target was resumed.
     fn until_prompt(&mut self, answer: &mut Answer, resumes: bool) -> Result<(), Failure> {
-        let mut error = None;
+        let mut error: Option<String> = None;
         loop {
             let mut line = String::new();
             if self.output.read_line(&mut line)? == 0 {
@@ -108,7 +108,7 @@ impl Gdb {
             let line = line.trim_end();
             if line == "(gdb)" {
                 if let Some(error) = error {
-                    return Err(format!("{error}").into());
+                    return Err(error.to_string().into());
                 }
                 if !resumes || !answer.stopped.is_empty() {
                     return Ok(());

@@ -115,6 +115,9 @@ fn benchmark(options: &Options) -> Result<bool, Failure> {
         true => None,
         false => results.or_skip("QEMU", qemu::Qemu::find(&guest, &scratch)),
     };
+    if let Some(qemu) = &qemu {
+        results.competitor(&qemu.version);
+    }
     let recording = scratch.join("boot.rvr");
     for repetition in 1..=options.repetitions {
         note(&format!(

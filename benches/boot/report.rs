@@ -43,6 +43,7 @@ impl Goal {
 /// Everything that was measured.
 pub struct Results {
     guest: String,
+    competitor: Option<String>,
     series: Vec<Series>,
     figures: Vec<(String, f64)>,
     latencies: Vec<(String, Samples)>,
@@ -61,6 +62,7 @@ impl Results {
                 "{}, {} MiB, {:?}",
                 guest.name, guest.memory_mib, guest.append
             ),
+            competitor: None,
             series: Vec::new(),
             figures: Vec::new(),
             latencies: Vec::new(),
@@ -70,6 +72,11 @@ impl Results {
             qemu_log_bytes: None,
             server_mib: None,
         }
+    }
+
+    /// Which QEMU it is.
+    pub fn competitor(&mut self, version: &str) {
+        self.competitor = Some(version.to_string());
     }
 
     /// What was found; or says loudly, here and in the results, what is left out and why.
@@ -220,7 +227,11 @@ impl Results {
 
     /// For people.
     pub fn table(&self) -> String {
-        let mut out = format!("\nguest: {}\n{}\n\n", self.guest, machine());
+        let mut out = format!("\nguest: {}\n{}\n", self.guest, machine());
+        if let Some(version) = &self.competitor {
+            out += &format!("QEMU: {version}\n");
+        }
+        out.push('\n');
         self.write_table(&mut out)
             .expect("a String takes everything");
         out
@@ -342,6 +353,7 @@ impl Results {
         json!({
             "guest": self.guest,
             "machine": machine(),
+            "qemu": self.competitor,
             "runs": runs,
             "ratios": ratios,
             "goals": goals,

@@ -136,7 +136,7 @@ fn script_text(scene: &Scene, session: &[String], bindings: &Path) -> String {
         text += line;
         text.push('\n');
     }
-    text += "set trace-commands off\nset pagination on\nset confirm on\n";
+    text += "set trace-commands off\nset pagination on\n";
     // Last, because a GDB without Python stops here. `source` takes its argument as it stands.
     text += &format!("source {}\n", bindings.display());
     text

@@ -1,6 +1,6 @@
 //! `retrovisor --record`: runs a guest and writes down what happens to it.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::arguments::{Accel, ConsoleTarget, RecordArguments, Size};
 use super::output::{self, shell_word, thousands};
 use super::progress::Progress;
 use crate::record::console::{Console, OutputOnly, Stdio, catch_signals};
-use crate::record::emulated::{self, Outcome, Plan};
+use crate::record::emulated::{self, Outcome, Plan, RecordError};
 use crate::trace::EndReason;
 
 /// RAM unless told otherwise.
@@ -47,15 +47,17 @@ pub fn run(arguments: &RecordArguments) -> Result<ExitCode> {
         identity: random_identity()?,
     };
     // What is wrong with the kernel is found before an old recording is replaced and the terminal is touched.
-    emulated::prepare(&plan).with_context(|| kernel.display().to_string())?;
+    emulated::prepare(&plan).map_err(|error| match error {
+        RecordError::Boot(error) => anyhow!("{}: {error}", kernel.display()),
+        other => other.into(),
+    })?;
     let target = arguments.console.clone().unwrap_or(ConsoleTarget::Stdio);
     check_files(file, &target)?;
     catch_signals().context("cannot catch signals")?;
     // Bars and a console do not share a terminal.
     let quiet = target == ConsoleTarget::Stdio && io::stdout().is_terminal();
     let console = open_console(&target)?;
-    let outcome = record_with_progress(&plan, file, console, quiet)
-        .with_context(|| format!("recording {}", kernel.display()))?;
+    let outcome = record_with_progress(&plan, file, console, quiet)?;
     if quiet {
         // The guest may have left the cursor anywhere.
         output::result("\n")?;

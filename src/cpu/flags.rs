@@ -343,7 +343,7 @@ mod tests {
         if r & 0x80 != 0 {
             f |= SF;
         }
-        if r.count_ones() % 2 == 0 {
+        if r.count_ones().is_multiple_of(2) {
             f |= PF;
         }
         f

@@ -301,7 +301,7 @@ pub fn block(title: &str, case: &Case, differences: &[String]) -> String {
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let _ = writeln!(out, "   memory {at:x}: {hex}");
     }
-    for (address, bytes) in &case.code {
+    if let Some((address, bytes)) = case.code.first() {
         let insn = decode(bytes, *address);
         for n in 0..insn.op_count() {
             let register = insn.op_register(n);
@@ -310,7 +310,6 @@ pub fn block(title: &str, case: &Case, differences: &[String]) -> String {
                 let _ = writeln!(out, "   ymm{}={value}", register.number());
             }
         }
-        break;
     }
     for difference in differences {
         let _ = writeln!(out, "   -> {difference}");

@@ -240,7 +240,7 @@ impl Engine {
     /// Runs what lies in the code pages.
     pub fn run(&mut self, case: &Case) -> Outcome {
         self.runs += 1;
-        if self.runs % 4096 == 0 {
+        if self.runs.is_multiple_of(4096) {
             self.cpu.forget_code();
         }
         for &page in &self.code {

@@ -424,7 +424,7 @@ fn prepare(rng: &mut Rng, draft: &mut Draft, at: u64) -> Option<()> {
     if insn.is_stack_instruction() {
         let rsp = match rng.u8(0..10) {
             0 => target(rng, 8),
-            _ => DATA + rng.u64(0x400..0x1c00) & !if rng.bool() { 7 } else { 0 },
+            _ => (DATA + rng.u64(0x400..0x1c00)) & !if rng.bool() { 7 } else { 0 },
         };
         draft.pin(4, rsp);
         let rbp = match rng.u8(0..10) {

@@ -407,7 +407,7 @@ impl Native {
     pub fn page(&self, address: u64) -> &[u8; PAGE] {
         let known = (CODE..CODE + CODE_BYTES as u64).contains(&address)
             || layout::present().any(|(at, _)| at == address);
-        assert!(known && address % PAGE as u64 == 0);
+        assert!(known && address.is_multiple_of(PAGE as u64));
         // SAFETY: mapped in `new`, and nobody writes while `&self` is held.
         unsafe { &*(address as *const [u8; PAGE]) }
     }

@@ -86,7 +86,7 @@ pub fn extended(rng: &mut Rng) -> (u64, u16) {
         0 => (0, 0),
         1 => (1 << 63, 0x7fff),
         2 => (3 << 62 | rng.u64(..) >> 2, 0x7fff),
-        3 => (1 << 63 | 1 + (rng.u64(..) >> 2), 0x7fff),
+        3 => (1 << 63 | (1 + (rng.u64(..) >> 2)), 0x7fff),
         4 => (rng.u64(..) >> 1, 0),
         // Pseudo-denormal, unnormal, pseudo-infinity, pseudo-NaN.
         5 => (rng.u64(..) | 1 << 63, 0),

@@ -80,16 +80,16 @@ fn lz4_block(block: &[u8], out: &mut Vec<u8>) -> Option<()> {
         let Some(low) = bytes.next() else { break };
         let distance = usize::from(u16::from_le_bytes([low, bytes.next()?]));
         let length = 4 + extend(usize::from(token & 15), &mut bytes)?;
-        let mut from = out
+        let from = out
             .len()
             .checked_sub(distance)
             .filter(|&from| from >= start)?;
         if distance == 0 {
             return None;
         }
-        for _ in 0..length {
-            out.push(out[from]);
-            from += 1;
+        // Byte by byte: the copy may run into what it writes.
+        for at in from..from + length {
+            out.push(out[at]);
         }
     }
     Some(())

@@ -22,18 +22,14 @@ pub fn lower(context: &Context, _op: &mut Op) -> Option<Lowered> {
             Ok(())
         }),
         Mnemonic::Cmc => straight(cmc),
-        Mnemonic::Cld => {
-            straight(|cpu: &mut Cpu, _: &Op| {
-                cpu.state.flags.set_other(bits::DF, false);
-                Ok(())
-            })
-        }
-        Mnemonic::Std => {
-            straight(|cpu: &mut Cpu, _: &Op| {
-                cpu.state.flags.set_other(bits::DF, true);
-                Ok(())
-            })
-        }
+        Mnemonic::Cld => straight(|cpu: &mut Cpu, _: &Op| {
+            cpu.state.flags.set_other(bits::DF, false);
+            Ok(())
+        }),
+        Mnemonic::Std => straight(|cpu: &mut Cpu, _: &Op| {
+            cpu.state.flags.set_other(bits::DF, true);
+            Ok(())
+        }),
         Mnemonic::Cli => straight(cli),
         Mnemonic::Sti => ending(sti),
         Mnemonic::Lahf => straight(lahf),

@@ -46,7 +46,10 @@ impl Cpu {
     /// First half of a read-modify-write: checks that the store will succeed, and loads. The first value is the
     /// host address, or null where [`Cpu::finish_update`] must go the slow way.
     #[inline(always)]
-    pub(crate) fn begin_update<T: bytemuck::Pod>(&mut self, address: u64) -> Result<(*mut T, T), Abort> {
+    pub(crate) fn begin_update<T: bytemuck::Pod>(
+        &mut self,
+        address: u64,
+    ) -> Result<(*mut T, T), Abort> {
         match self.tlb.store(self.access, address, size_of::<T>()) {
             // SAFETY: as in `read`.
             Some(host) => Ok((host.cast::<T>(), unsafe {

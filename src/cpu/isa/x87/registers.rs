@@ -263,7 +263,7 @@ mod tests {
         x.initialise();
         x.set_status(ZE);
         assert_eq!(x.status, ZE);
-        x.set_control(0xffff & !ZE);
+        x.set_control(!ZE);
         assert_eq!((x.control, x.status), (0x1f7b, ZE | ES | B));
     }
 }
