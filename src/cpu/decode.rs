@@ -410,7 +410,9 @@ fn prepare_address(insn: &Instruction, op: &mut Op) -> Option<Op> {
         insn.mnemonic(),
         Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
     ) && insn.op1_kind() == OpKind::Register;
-    if !touches || bit_string {
+    // A gather has as many addresses as elements, and computes them itself.
+    let gather = insn.memory_index().is_xmm() || insn.memory_index().is_ymm();
+    if !touches || bit_string || gather {
         return None;
     }
     let stores = (0..insn.op_count()).any(|n| insn.op_kind(n) == OpKind::Memory)

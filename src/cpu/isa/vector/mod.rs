@@ -80,7 +80,7 @@ pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
         .or_else(|| compare::lower(context, op, form))
         .or_else(|| reciprocal::lower(context, op, form))
         .or_else(|| rounding::lower(context, op, form))
-        .or_else(|| strings::lower(context, op, form))
+        .or_else(|| strings::lower(context, form))
         .or_else(|| crypto::lower(context, op, form))
         .or_else(|| avx::lower(context, op, form))
         .or_else(|| masked::lower(context, op, form))
@@ -262,7 +262,7 @@ impl Cpu {
         if self.state.cr0 & cr0::TS != 0 {
             return self.raise(vector::NM);
         }
-        if self.state.x87.status & ERROR_SUMMARY != 0 {
+        if self.state.x87.status & ERROR_SUMMARY != 0 && self.state.cr0 & cr0::NE != 0 {
             return self.raise(vector::MF);
         }
         Ok(())

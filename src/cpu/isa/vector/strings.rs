@@ -11,7 +11,7 @@ use crate::cpu::{Abort, Cpu};
 use iced_x86::Mnemonic;
 
 /// Chooses handlers.
-pub fn lower(context: &Context, op: &mut Op, form: Form) -> Option<Lowered> {
+pub fn lower(context: &Context, form: Form) -> Option<Lowered> {
     use Mnemonic as M;
     macro_rules! string {
         ($mask:literal, $explicit:literal, $W:ty) => {
@@ -33,10 +33,7 @@ pub fn lower(context: &Context, op: &mut Op, form: Form) -> Option<Lowered> {
             // The width of the destination is that of the addend but for 64 bits: both clear the upper half.
             super::super::by_width!(super::super::width(context, 1), W => straight(crc32::<W>))
         }
-        _ => {
-            let _ = op;
-            None
-        }
+        _ => None,
     }
 }
 

@@ -419,6 +419,39 @@ fn masked_stores_touch_only_the_selected_bytes() {
 }
 
 #[test]
+fn gathers_take_address_sizes_and_go_on_after_faults() {
+    // vpgatherdd xmm0, [rdx + xmm1*4], xmm2, then the same with a 32-bit address.
+    for code in [
+        &[0xc4, 0xe2, 0x69, 0x90, 0x04, 0x8a][..],
+        &[0x67, 0xc4, 0xe2, 0x69, 0x90, 0x04, 0x8a],
+    ] {
+        let upper = if code[0] == 0x67 { 0x5555 << 32 } else { 0 };
+        let prepare = |cpu: &mut Cpu| {
+            cpu.state.gpr[gpr::RDX] = DATA | upper;
+            cpu.memory.write(DATA, &[1, 0, 0, 0, 2, 0, 0, 0, 3]);
+            cpu.set_xmm(0, [!0, !0]);
+            cpu.set_xmm(2, [1 << 63 | 1 << 31, 1 << 31]);
+        };
+        let (fault, cpu) = run(code, 0, 0, |cpu| {
+            prepare(cpu);
+            cpu.set_xmm(1, [1, 2]);
+        });
+        assert_eq!(fault, None);
+        // Elements 1, 0, 2 of memory; the last one is masked out.
+        assert_eq!(cpu.xmm(0), [1 << 32 | 2, 0xffff_ffff_0000_0003]);
+        assert_eq!(cpu.xmm(2), [0, 0]);
+        // Element 1 is at the end of RAM.
+        let (fault, cpu) = run(code, 0, 0, |cpu| {
+            prepare(cpu);
+            cpu.set_xmm(1, [((0x10_0000 - DATA) / 4) << 32, 2]);
+        });
+        assert_eq!((fault, cpu.state.cr2), (Some(14), 0x10_0000));
+        assert_eq!(cpu.xmm(0), [0xffff_ffff_0000_0001, !0]);
+        assert_eq!(cpu.xmm(2), [0xffff_ffff_0000_0000, 0xffff_ffff]);
+    }
+}
+
+#[test]
 fn mmx_instructions_take_over_the_x87_registers() {
     let (fault, cpu) = run(&[0x0f, 0xfc, 0xc1], 0, 0, |cpu| {
         cpu.state.x87.status = 5 << 11 | 0x4000;
