@@ -3,7 +3,9 @@
 use crate::case::{Case, End, Outcome, VectorState};
 use crate::generate::decode;
 use iced_x86::{Code, FastFormatter, Instruction, Mnemonic, RflagsBits};
+use std::arch::x86_64::__cpuid_count;
 use std::fmt::Write;
+use std::sync::OnceLock;
 
 /// What the manuals leave open after an instruction, and which the comparison therefore leaves out.
 #[derive(Clone, Copy, Default)]
@@ -170,6 +172,12 @@ const NAMES: [&str; 16] = [
     "r14", "r15",
 ];
 
+/// CPUID leaf 7: FDP_EXCPTN_ONLY.
+fn host_notes_exceptions_only() -> bool {
+    static NOTES: OnceLock<bool> = OnceLock::new();
+    *NOTES.get_or_init(|| __cpuid_count(7, 0).ebx >> 6 & 1 != 0)
+}
+
 fn vector_differences(n: &VectorState, e: &VectorState, out: &mut Vec<String>) {
     for i in 0..16 {
         if n.ymm(i) != e.ymm(i) {
@@ -194,6 +202,21 @@ fn vector_differences(n: &VectorState, e: &VectorState, out: &mut Vec<String>) {
                 n.word(at),
                 e.word(at)
             ));
+        }
+    }
+    if n.quad(8) != e.quad(8) {
+        let (host, engine) = (n.quad(8), e.quad(8));
+        out.push(format!("x87 instruction pointer: host {host:x}, engine {engine:x}"));
+    }
+    // The engine is a processor that notes operand and opcode at unmasked exceptions only.
+    if host_notes_exceptions_only() {
+        let (host, engine) = (n.quad(16), e.quad(16));
+        if host != engine {
+            out.push(format!("x87 data pointer: host {host:x}, engine {engine:x}"));
+        }
+        let (host, engine) = (n.word(6), e.word(6));
+        if host != engine {
+            out.push(format!("x87 opcode: host {host:x}, engine {engine:x}"));
         }
     }
     if n.0[4] != e.0[4] {

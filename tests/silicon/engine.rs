@@ -188,6 +188,8 @@ impl Engine {
         for (at, descriptor) in descriptors {
             build.put(gdt + at, descriptor);
         }
+        // The I/O permission map lies beyond the limit: no port is permitted.
+        build.memory.write(gdt + 0x800 + 0x66, &0xffffu16.to_le_bytes());
         // RSP0.
         build.put(gdt + 0x800 + 4, STACK + PAGE as u64);
         let template = template(build.root);
@@ -310,6 +312,7 @@ fn template(root: u64) -> State {
     state.cr0 = cr0::PE | cr0::MP | cr0::ET | cr0::NE | cr0::WP | cr0::AM | cr0::PG;
     state.cr3 = root;
     state.cr4 = cr4::PAE
+        | cr4::DE
         | cr4::PGE
         | cr4::OSFXSR
         | cr4::OSXMMEXCPT

@@ -59,9 +59,6 @@ fn host_has(feature: CpuidFeature) -> Option<bool> {
 /// Forms that are not compared although both sides have them.
 fn excluded(code: Code) -> Option<&'static str> {
     let info = code.op_code();
-    if info.is_privileged() {
-        return Some("needs CPL 0");
-    }
     if matches!(
         code,
         Code::Retfw
@@ -92,6 +89,9 @@ fn excluded(code: Code) -> Option<&'static str> {
                 ));
     if loads_segment {
         return Some("loads a segment: depends on the kernel's descriptor tables");
+    }
+    if info.fwait() {
+        return Some("WAIT and another instruction, which are compared each");
     }
     Some(match code.mnemonic() {
         Mnemonic::Cpuid | Mnemonic::Xgetbv => "tells one processor from another",
