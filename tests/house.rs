@@ -16,10 +16,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("replay", &["machine", "cpu", "memory", "trace", "tick"]),
     ("record", &["machine", "cpu", "memory", "trace", "tick"]),
     ("timeline", &["replay", "machine", "cpu", "memory", "trace", "tick"]),
+    ("guest", &["timeline", "cpu", "tick"]),
     ("monitor", &["timeline", "tick"]),
     ("gdb", &["monitor", "timeline", "tick"]),
     ("demo", &[]),
-    ("cli", &["gdb", "monitor", "record", "timeline", "replay", "machine", "trace", "demo", "tick"]),
+    ("cli", &["gdb", "guest", "monitor", "record", "timeline", "replay", "machine", "trace", "demo", "tick"]),
     ("main", &["cli"]),
 ];
 

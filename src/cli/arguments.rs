@@ -68,6 +68,8 @@ pub enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Write the symbols and types of the recorded Linux kernel, found in its RAM, as a file for GDB
+    Symbols(SymbolArguments),
     /// Record a kernel that goes wrong, and find out why, backwards
     Demo(DemoArguments),
 }
@@ -81,6 +83,20 @@ pub struct FileArguments {
     /// One JSON object on standard output instead of text
     #[arg(long)]
     pub json: bool,
+}
+
+/// Whose symbols, and where to.
+#[derive(Args, Debug)]
+pub struct SymbolArguments {
+    /// The recording
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The ELF file to write [default: vmlinux.sym]
+    #[arg(short, long, value_name = "ELF")]
+    pub output: Option<PathBuf>,
+    /// Where to look: start, end, or a tick [default: end]
+    #[arg(long, value_name = "WHERE")]
+    pub at: Option<Place>,
 }
 
 /// What to record.

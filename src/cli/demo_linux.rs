@@ -25,7 +25,9 @@ echo 0 > /proc/sys/kernel/kptr_restrict
 hostname alice
 echo
 echo \"This is $(hostname), with Linux $(uname -r). Where a few things are, for GDB:\"
-grep -A1 -E ' (_text|_etext|_end|init_uts_ns|entry_SYSCALL_64|__x64_sys_sethostname|__do_sys_sethostname|memcpy|memcpy_orig|memset|memset_orig|up_write|down_write)$' /proc/kallsyms
+names='_text|_etext|_end|init_uts_ns|entry_SYSCALL_64|__x64_sys_sethostname|__do_sys_sethostname'
+names=\"$names|memcpy|memcpy_orig|memset|memset_orig|up_write|down_write\"
+grep -A1 -E \" ($names)$\" /proc/kallsyms
 /bin/tidy &
 echo 'At work.'
 md5sum /bin/busybox

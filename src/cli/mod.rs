@@ -11,6 +11,7 @@ mod play;
 mod progress;
 mod record;
 mod serve;
+mod symbols;
 mod verify;
 
 use anyhow::{Context, Result};
@@ -48,6 +49,7 @@ fn dispatch(line: CommandLine) -> Result<ExitCode> {
         Some(Command::Info(arguments)) => info::run(&arguments),
         Some(Command::Verify(arguments)) => verify::run(&arguments),
         Some(Command::Play { file }) => play::run(&file),
+        Some(Command::Symbols(arguments)) => symbols::run(&arguments),
         Some(Command::Demo(arguments)) => demo::run(&arguments),
         None if line.record.record.is_some() => record::run(&line.record),
         None => match &line.serve.file {

@@ -188,7 +188,11 @@ fn vector_differences(n: &VectorState, e: &VectorState, out: &mut Vec<String>) {
             ));
         }
     }
-    if n.mxcsr() != e.mxcsr() {
+    // Where an unmasked exception is raised, PE is the engine's own (docs/undefined.md).
+    const PE: u32 = 1 << 5;
+    let unmasked = n.mxcsr() & 0x3f & !(n.mxcsr() >> 7) != 0;
+    let left_open = if unmasked { PE } else { 0 };
+    if (n.mxcsr() ^ e.mxcsr()) & !left_open != 0 {
         out.push(format!(
             "mxcsr: host {:04x}, engine {:04x}",
             n.mxcsr(),
@@ -206,13 +210,17 @@ fn vector_differences(n: &VectorState, e: &VectorState, out: &mut Vec<String>) {
     }
     if n.quad(8) != e.quad(8) {
         let (host, engine) = (n.quad(8), e.quad(8));
-        out.push(format!("x87 instruction pointer: host {host:x}, engine {engine:x}"));
+        out.push(format!(
+            "x87 instruction pointer: host {host:x}, engine {engine:x}"
+        ));
     }
     // The engine is a processor that notes operand and opcode at unmasked exceptions only.
     if host_notes_exceptions_only() {
         let (host, engine) = (n.quad(16), e.quad(16));
         if host != engine {
-            out.push(format!("x87 data pointer: host {host:x}, engine {engine:x}"));
+            out.push(format!(
+                "x87 data pointer: host {host:x}, engine {engine:x}"
+            ));
         }
         let (host, engine) = (n.word(6), e.word(6));
         if host != engine {

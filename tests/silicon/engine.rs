@@ -189,7 +189,9 @@ impl Engine {
             build.put(gdt + at, descriptor);
         }
         // The I/O permission map lies beyond the limit: no port is permitted.
-        build.memory.write(gdt + 0x800 + 0x66, &0xffffu16.to_le_bytes());
+        build
+            .memory
+            .write(gdt + 0x800 + 0x66, &0xffffu16.to_le_bytes());
         // RSP0.
         build.put(gdt + 0x800 + 4, STACK + PAGE as u64);
         let template = template(build.root);

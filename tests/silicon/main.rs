@@ -12,6 +12,7 @@ mod compare;
 mod engine;
 mod forms;
 mod generate;
+mod known;
 mod layout;
 mod native;
 mod sequence;

@@ -127,12 +127,13 @@ fn finish(cpu: &mut Cpu, op: &Op) {
 }
 
 fn ins(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    // The right to use the port is checked even where the count is 0.
+    let port = cpu.state.gpr[gpr::RDX] as u16;
+    check_port(cpu, port, op.aux)?;
     if exhausted(cpu, op) {
         cpu.advance(op);
         return Ok(Flow::Indirect);
     }
-    let port = cpu.state.gpr[gpr::RDX] as u16;
-    check_port(cpu, port, op.aux)?;
     let bytes = op.aux as usize;
     let to = cpu.string_address(op, gpr::RDI, seg::ES, bytes, true)?;
     // The store must be sure to succeed before the port is read.
@@ -152,12 +153,13 @@ fn ins(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
 }
 
 fn outs(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    // The right to use the port is checked even where the count is 0.
+    let port = cpu.state.gpr[gpr::RDX] as u16;
+    check_port(cpu, port, op.aux)?;
     if exhausted(cpu, op) {
         cpu.advance(op);
         return Ok(Flow::Indirect);
     }
-    let port = cpu.state.gpr[gpr::RDX] as u16;
-    check_port(cpu, port, op.aux)?;
     let bytes = op.aux as usize;
     let from = cpu.string_address(op, gpr::RSI, op.seg as usize, bytes, false)?;
     let value = match op.aux {

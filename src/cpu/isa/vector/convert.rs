@@ -217,10 +217,11 @@ fn from_mmx<O: Lane, const SINGLE: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), A
     };
     let a = cpu.xmm(op.dst);
     // The upper elements of the second source are 0, which no conversion objects to.
-    let r = compute::<O>(cpu, op, a, [b, 0])?;
+    // Also where the conversion then raises an exception.
     if touches {
         cpu.enter_mmx();
     }
+    let r = compute::<O>(cpu, op, a, [b, 0])?;
     cpu.set_xmm(op.dst, if SINGLE { [r[0], a[1]] } else { r });
     Ok(())
 }
@@ -235,8 +236,9 @@ fn to_mmx<O: Lane, const BYTES: usize>(cpu: &mut Cpu, op: &Op) -> Result<(), Abo
         (true, 8) => [cpu.load::<u64>(op)?, 0],
         (true, _) => cpu.load_aligned(op)?,
     };
-    let r = compute::<O>(cpu, op, b, b)?;
+    // Also where the conversion then raises an exception.
     cpu.enter_mmx();
+    let r = compute::<O>(cpu, op, b, b)?;
     cpu.set_mm(op.dst, r[0]);
     Ok(())
 }
