@@ -300,6 +300,10 @@ impl Cpu {
                 }
                 Flow::Breakpoint => {
                     self.rewind();
+                    // The budget is used up before the instruction: something may arrive that comes first.
+                    if self.remaining == 0 {
+                        return None;
+                    }
                     if self.pass_breakpoint == Some(self.tick()) {
                         return self.step();
                     }
