@@ -43,6 +43,8 @@ fn last_in_interval(
     let mut pass = false;
     while traveller.tick() < until {
         match traveller.run(until, pass, interrupt)? {
+            // What stands at `until` is not before it.
+            Exit::Breakpoint if traveller.tick() >= until => break,
             Exit::Breakpoint => {
                 let addr = traveller.replayer().machine.cpu.linear_rip();
                 last = Some(Hit {

@@ -119,13 +119,6 @@ impl Bench {
         self.engine.run(case)
     }
 
-    /// What the engine makes of a case that the host does not get to see.
-    pub fn engine_alone(&mut self, case: &Case) -> Outcome {
-        let outcome = self.run_engine(case);
-        self.clear_code(case);
-        outcome
-    }
-
     fn run_native(&mut self, case: &Case) -> Outcome {
         self.native.fill(&self.windows[case.window], false);
         for (at, bytes) in case.code.iter().chain(&case.pokes) {

@@ -79,7 +79,6 @@ fn every_form_does_what_the_host_does() {
     let only = std::env::var("SILICON_FORM").ok();
     let mut skipped: BTreeMap<String, Vec<Code>> = BTreeMap::new();
     let mut tallies = Vec::new();
-    let mut unexpected = Vec::new();
     for code in Code::values() {
         if only
             .as_ref()
@@ -94,31 +93,12 @@ fn every_form_does_what_the_host_does() {
             }
             Fate::OtherMode => continue,
             Fate::Excluded(why) => format!("excluded: {why}"),
-            Fate::BeyondLevel(feature) => {
-                if engine_has(&mut bench, code) {
-                    unexpected.push(format!("{code:?}"));
-                }
-                format!("beyond x86-64-v3: {feature:?}")
-            }
+            Fate::BeyondLevel(feature) => format!("beyond x86-64-v3: {feature:?}"),
             Fate::HostLacks(feature) => format!("SKIPPED, the host lacks {feature:?}"),
         };
         skipped.entry(why).or_default().push(code);
     }
     report(&tallies, &skipped);
-    assert!(
-        unexpected.is_empty(),
-        "the engine has forms that are never compared: {}",
-        unexpected.join(" ")
-    );
-}
-
-/// Whether the engine does anything but #UD with a form that is not run on the host.
-fn engine_has(bench: &mut Bench, code: Code) -> bool {
-    (0..16).any(|n| {
-        let mut rng = rng_of(bench.seed, code, n);
-        single(&mut rng, code, WINDOWS)
-            .is_some_and(|(case, _)| !is_undefined(&bench.engine_alone(&case).end))
-    })
 }
 
 fn report(tallies: &[(Code, Tally)], skipped: &BTreeMap<String, Vec<Code>>) {
