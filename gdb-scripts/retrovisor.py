@@ -82,6 +82,11 @@ def run(line):
     names = [name for name in TABLE.commands if name.startswith(words[0])]
     name = words[0] if words[0] in TABLE.commands else names[0] if len(names) == 1 else None
     text = monitor(line)
+    if name == "symbols":
+        gdb.write(text)
+        # The file is the server's: it is there only if server and GDB run on one machine.
+        gdb.execute("symbol-file " + text.rstrip().splitlines()[-1])
+        return
     if name is not None and TABLE.commands[name]["resumes"]:
         gdb.execute("continue")
     else:

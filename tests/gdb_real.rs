@@ -536,7 +536,7 @@ fn nonsense_from_the_user_ends_nothing() {
             "maint packet \u{1}",
             "monitor nonsense",
             "monitor",
-            "monitor s",
+            "monitor se",
             "stepi",
             "p $rax",
         ],
@@ -656,7 +656,7 @@ fn the_script_seeks_in_one_command() {
             "rv",
             "help rv seek",
             "rv seek 1001",
-            "rv s x",
+            "rv se x",
         ],
         &[
             "Program stopped",

@@ -5,7 +5,9 @@
 
 mod help;
 mod info;
+mod ps;
 mod seek;
+mod symbols;
 mod when;
 
 use crate::tick::Tick;
@@ -41,6 +43,8 @@ pub static COMMANDS: &[&Command] = &[
     &info::COMMAND,
     &when::COMMAND,
     &seek::COMMAND,
+    &ps::COMMAND,
+    &symbols::COMMAND,
 ];
 
 /// The longest command line taken, in bytes.

@@ -6,7 +6,13 @@ const START: &[u8] = b"Linux version ";
 /// The kernel itself never makes a longer one.
 const LENGTH_MAX: usize = 1024;
 
-/// The banner, without its line feed.
+/// The banner at an address, without its line feed.
+pub fn at(image: &Image, address: u64) -> Option<String> {
+    let bytes = image.at(address)?;
+    bytes.starts_with(START).then(|| banner(bytes)).flatten()
+}
+
+/// The first banner anywhere: enough to know that this is Linux.
 pub fn find(image: &Image) -> Option<String> {
     image.segments.iter().find_map(|segment| {
         memchr::memmem::find_iter(&segment.bytes, START)

@@ -6,14 +6,17 @@
 use super::image::Image;
 use crate::guest::GuestError;
 use rustc_hash::FxHashMap;
+use xxhash_rust::xxh3::xxh3_64;
 
 const WHAT: &str = "type information (BTF)";
 /// Magic number, version 1, no flags, header of 24 bytes.
 const HEADER: [u8; 8] = [0x9f, 0xeb, 1, 0, 24, 0, 0, 0];
 /// More types are not believed: kernels have 100,000 to 200,000.
-const TYPES_MAX: usize = 2 << 20;
+const TYPES_MAX: usize = 1 << 20;
 /// Longer type information is not believed.
-const BYTES_MAX: usize = 64 << 20;
+const BYTES_MAX: usize = 32 << 20;
+/// Members that are looked through for one name.
+const MEMBERS_MAX: usize = 100_000;
 /// Modifiers and arrays in each other that are followed at most.
 const DEPTH_MAX: usize = 64;
 
@@ -123,26 +126,21 @@ pub struct Type {
 pub struct Types {
     types: Vec<Type>,
     strings: Vec<u8>,
-    /// Structures and unions by name.
-    structs: FxHashMap<Vec<u8>, TypeId>,
+    /// Structures and unions by the hash of their name.
+    structs: FxHashMap<u64, TypeId>,
 }
 
 /// Finds the kernel's types: the largest information that parses, for there may be copies of others.
 pub fn find(image: &Image) -> Result<Types, GuestError> {
-    let mut best: Option<Types> = None;
-    for segment in &image.segments {
-        // A hostile guest can have many headers; the kernel has one.
-        for at in memchr::memmem::find_iter(&segment.bytes, &HEADER).take(16) {
-            if let Some(types) = parse(&segment.bytes[at..])
-                && best
-                    .as_ref()
-                    .is_none_or(|b| b.types.len() < types.types.len())
-            {
-                best = Some(types);
-            }
-        }
-    }
-    best.ok_or(GuestError::Missing(WHAT))
+    // A hostile guest can have many headers; the kernel has one.
+    let headers = image.segments.iter().flat_map(|segment| {
+        memchr::memmem::find_iter(&segment.bytes, &HEADER).map(|at| &segment.bytes[at..])
+    });
+    headers
+        .take(16)
+        .filter_map(parse)
+        .max_by_key(|types| types.types.len())
+        .ok_or(GuestError::Missing(WHAT))
 }
 
 /// Numbers one after the other.
@@ -203,7 +201,7 @@ pub fn parse(bytes: &[u8]) -> Option<Types> {
         if let Kind::Struct { .. } = one.kind
             && one.name != 0
         {
-            let name = string(strings, one.name).to_vec();
+            let name = xxh3_64(string(strings, one.name));
             structs.entry(name).or_insert(id as TypeId);
         }
     }
@@ -327,7 +325,16 @@ impl Types {
 
     /// A structure or union by its name.
     pub fn by_name(&self, name: &str) -> Option<TypeId> {
-        self.structs.get(name.as_bytes()).copied()
+        let named = |id: &TypeId| {
+            let one = self.get(*id);
+            matches!(one.kind, Kind::Struct { .. }) && self.name(one.name) == name.as_bytes()
+        };
+        let first = *self.structs.get(&xxh3_64(name.as_bytes()))?;
+        // Two names with one hash: hardly ever, so that a search is good enough.
+        match named(&first) {
+            true => Some(first),
+            false => (0..self.types.len() as TypeId).find(named),
+        }
     }
 
     /// The type without typedefs and qualifiers.
@@ -375,16 +382,19 @@ impl Types {
         let mut left = vec![(of, 0u64)];
         let mut looked = 0;
         while let Some((id, base)) = left.pop() {
-            looked += 1;
             let Kind::Struct { members, .. } = &self.get(self.bare(id)).kind else {
                 continue;
             };
             for member in members {
+                looked += 1;
+                if looked > MEMBERS_MAX {
+                    return None;
+                }
                 let offset = base + u64::from(member.bit_offset / 8);
                 if self.name(member.name) == name.as_bytes() {
                     return Some((offset, member.of));
                 }
-                if member.name == 0 && looked + left.len() < 1000 {
+                if member.name == 0 && left.len() < 1000 {
                     left.push((member.of, offset));
                 }
             }

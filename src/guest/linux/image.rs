@@ -6,7 +6,7 @@ use crate::guest::{Guest, GuestError};
 /// Where the kernel is mapped, KASLR or not; the mapping of modules is behind it.
 const WINDOW: u64 = 0xffff_ffff_8000_0000;
 /// No more is copied: the largest kernels (with everything built in and all sanitizers) are smaller.
-const BYTES_MAX: u64 = 160 << 20;
+const BYTES_MAX: u64 = 128 << 20;
 /// The least that is taken for a kernel rather than for the few pages that page-table isolation leaves mapped.
 const BYTES_MIN: u64 = 4 << 20;
 

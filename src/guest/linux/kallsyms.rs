@@ -11,14 +11,15 @@
 use super::image::{Image, Segment};
 use crate::guest::GuestError;
 use rustc_hash::FxHashMap;
+use std::cell::Cell;
 
 const WHAT: &str = "symbol table (kallsyms)";
 /// More symbols are not believed.
-const SYMBOLS_MAX: usize = 4 << 20;
+const SYMBOLS_MAX: usize = 2 << 20;
 /// Longer names are not believed: KSYM_NAME_LEN is 512.
 const NAME_MAX: usize = 1024;
 /// All names together.
-const NAMES_MAX: usize = 256 << 20;
+const NAMES_MAX: usize = 64 << 20;
 /// Names between two markers.
 const PER_MARKER: usize = 256;
 /// A symbol of fewer tokens than this between two markers is impossible: a name has a length and a token.
@@ -28,6 +29,9 @@ const MARKER_STEP_MAX: u32 = (NAME_MAX * PER_MARKER) as u32;
 const MARKERS_MIN: usize = 8;
 /// How far markers are looked for before the token table: room for `seqs_of_names`.
 const MARKERS_BEFORE_MAX: usize = 3 * SYMBOLS_MAX;
+/// Steps that the search takes at most, of a nanosecond or two: a kernel needs some ten million, but memory that was
+/// made to look like a thousand tables must not hold anybody up.
+const EFFORT: u64 = 1 << 28;
 /// Kernel addresses of x86-64 begin here.
 const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
 
@@ -110,9 +114,10 @@ fn hash(name: &str) -> u64 {
 /// Finds the symbol table in a kernel's memory.
 pub fn find(image: &Image) -> Result<Symbols, GuestError> {
     let mut why = None;
+    let effort = Effort(Cell::new(EFFORT));
     for segment in &image.segments {
-        for tokens in Tokens::candidates(segment) {
-            match Table::around(segment, &tokens) {
+        for tokens in Tokens::candidates(segment, &effort) {
+            match Table::around(segment, &tokens, &effort) {
                 Some(table) => return table.symbols(&tokens),
                 None => why = Some("token tables are there, but nothing that goes with them"),
             }
@@ -121,6 +126,17 @@ pub fn find(image: &Image) -> Result<Symbols, GuestError> {
     Err(why.map_or(GuestError::Missing(WHAT), |why| {
         GuestError::Damaged(WHAT, why)
     }))
+}
+
+/// What is left of [`EFFORT`].
+struct Effort(Cell<u64>);
+
+impl Effort {
+    /// Takes steps; none are left: none.
+    fn spend(&self, steps: usize) -> Option<()> {
+        self.0.set(self.0.get().checked_sub(steps as u64)?);
+        Some(())
+    }
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -149,19 +165,20 @@ struct Tokens<'a> {
 
 impl<'a> Tokens<'a> {
     /// What looks like a token table with its index. A hostile guest can make many: the first few are enough.
-    fn candidates(segment: &'a Segment) -> impl Iterator<Item = Tokens<'a>> {
+    fn candidates(segment: &'a Segment, effort: &'a Effort) -> impl Iterator<Item = Tokens<'a>> {
         let bytes = &segment.bytes;
         (0..bytes.len().saturating_sub(511))
             .step_by(8)
-            .filter_map(|at| Tokens::with_index_at(bytes, at))
+            .filter_map(|at| Tokens::with_index_at(bytes, at, effort))
             .take(16)
     }
 
-    fn with_index_at(bytes: &'a [u8], index_at: usize) -> Option<Tokens<'a>> {
+    fn with_index_at(bytes: &'a [u8], index_at: usize, effort: &Effort) -> Option<Tokens<'a>> {
         // Nearly everything is ruled out by the first two numbers.
         if u16_at(bytes, index_at)? != 0 || !(2..=64).contains(&u16_at(bytes, index_at + 2)?) {
             return None;
         }
+        effort.spend(256)?;
         let mut starts = [0usize; 256];
         for n in 1..256 {
             starts[n] = u16_at(bytes, index_at + 2 * n)? as usize;
@@ -172,6 +189,7 @@ impl<'a> Tokens<'a> {
         // The table ends with its last string, and is padded to 8 bytes.
         (2..=128).find_map(|last| {
             let length = starts[255] + last;
+            effort.spend(last)?;
             let at = index_at.checked_sub(length.next_multiple_of(8))?;
             let table = &bytes[at..at + length];
             let padding = &bytes[at + length..index_at];
@@ -180,6 +198,7 @@ impl<'a> Tokens<'a> {
             {
                 return None;
             }
+            effort.spend(length)?;
             let strings: Option<Vec<&str>> = (0..256)
                 .map(|n| {
                     let end = starts.get(n + 1).copied().unwrap_or(length) - 1;
@@ -209,15 +228,17 @@ struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    fn around(segment: &'a Segment, tokens: &Tokens) -> Option<Table<'a>> {
+    fn around(segment: &'a Segment, tokens: &Tokens, effort: &Effort) -> Option<Table<'a>> {
         let bytes = &segment.bytes;
         let first = tokens.at.saturating_sub(MARKERS_BEFORE_MAX);
         let mut at = tokens.at & !7;
         while at >= first + 8 {
             at -= 8;
             let markers = markers(bytes, at, tokens.at);
+            effort.spend(markers + 1)?;
             if markers >= MARKERS_MIN
-                && let Some((names, count)) = names_before(bytes, at, markers)
+                && let Some((names, count)) = names_before(bytes, at, markers, effort)
+                && effort.spend(8 * count).is_some()
                 && let Some(addresses) = addresses(bytes, names - 8, tokens.index_at + 512, count)
             {
                 return Some(Table {
@@ -303,7 +324,12 @@ fn name_at(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
 }
 
 /// Names that end where markers begin and fit them; with the number of names, which stands before them.
-fn names_before(bytes: &[u8], markers_at: usize, markers: usize) -> Option<(usize, usize)> {
+fn names_before(
+    bytes: &[u8],
+    markers_at: usize,
+    markers: usize,
+    effort: &Effort,
+) -> Option<(usize, usize)> {
     // What follows the markers may look like one more.
     for markers in (markers.saturating_sub(2)..=markers).rev() {
         let second = u32_at(bytes, markers_at + 4)? as usize;
@@ -314,9 +340,11 @@ fn names_before(bytes: &[u8], markers_at: usize, markers: usize) -> Option<(usiz
             let Some(count) = u32_at(bytes, at - 8).map(|n| n as usize) else {
                 continue;
             };
+            effort.spend(1)?;
             let fits = count <= SYMBOLS_MAX
                 && count.div_ceil(PER_MARKER) == markers
                 && u32_at(bytes, at - 4) == Some(0)
+                && effort.spend(2 * PER_MARKER).is_some()
                 && skip_names(bytes, at, PER_MARKER) == Some(at + second);
             if fits {
                 let rest = count - (markers - 1) * PER_MARKER;

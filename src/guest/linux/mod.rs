@@ -33,6 +33,11 @@ impl Kernel {
         let (space, image) = Image::of(guest)?;
         let banner = banner::find(&image).ok_or(GuestError::NoKernel)?;
         let symbols = kallsyms::find(&image)?;
+        // Kernels have a second one, without a build number, that early messages and vmlinux itself show.
+        let banner = symbols
+            .by_name("linux_banner")
+            .and_then(|symbol| banner::at(&image, symbol.address))
+            .unwrap_or(banner);
         Ok(Kernel {
             space,
             image,

@@ -16,7 +16,9 @@ use gimli::{Encoding, Format, LittleEndian};
 /// Kernel addresses.
 const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
 /// Members, parameters and values together that are written: each takes some 200 bytes while it is made.
-const PARTS_MAX: usize = 4 << 20;
+const PARTS_MAX: usize = 2 << 20;
+/// Bytes of all names that are written.
+const NAMES_MAX: usize = 64 << 20;
 
 /// The debug sections by name.
 pub fn sections(
@@ -50,6 +52,7 @@ struct Unit<'a> {
     /// Of `unsigned long`, for the bounds of arrays.
     index: UnitEntryId,
     parts: usize,
+    names: usize,
 }
 
 impl<'a> Unit<'a> {
@@ -75,6 +78,7 @@ impl<'a> Unit<'a> {
             entries,
             index,
             parts: 0,
+            names: 0,
         };
         unit.text(
             root,
@@ -102,7 +106,8 @@ impl<'a> Unit<'a> {
     }
 
     fn text(&mut self, entry: UnitEntryId, name: gimli::DwAt, text: &[u8]) {
-        if !text.is_empty() {
+        self.names += text.len();
+        if !text.is_empty() && self.names <= NAMES_MAX {
             // Names come from NUL-terminated strings, so that there is no NUL in them.
             let id = self.dwarf.strings.add(text);
             self.set(entry, name, AttributeValue::StringRef(id));
@@ -131,7 +136,7 @@ impl<'a> Unit<'a> {
     /// Counts parts of types; a hostile kernel can have more than there is memory for.
     fn count(&mut self, parts: usize) -> Result<(), GuestError> {
         self.parts += parts;
-        if self.parts > PARTS_MAX {
+        if self.parts > PARTS_MAX || self.names > NAMES_MAX {
             return Err(GuestError::Damaged(
                 "type information (BTF)",
                 "there is too much of it",

@@ -20,6 +20,7 @@ fn ranges(kernel: &Kernel) -> Vec<Range> {
     let address = |name: &str| kernel.symbols.by_name(name).map(|s| s.address);
     let first = address("_text").or_else(|| kernel.text()).unwrap_or(0);
     let end = address("_end").unwrap_or_else(|| kernel.image.end());
+    let end = end.max(first);
     let mut bounds = Vec::new();
     for (name, from, to) in [
         (&b".text"[..], Some(first), address("_etext")),
