@@ -122,7 +122,12 @@ pub fn measure(
     );
     steps(&mut gdb, end, options, results)?;
     runs(&mut gdb, end, results)?;
-    results.server_memory(beyond(server.peak_bytes()?));
+    let peak = server.peak_bytes()?;
+    results.figure(
+        "server memory at its peak, guest RAM included, MiB",
+        peak as f64 / f64::from(1 << 20),
+    );
+    results.server_memory(beyond(peak));
     Ok(())
 }
 
