@@ -5,14 +5,20 @@ use std::sync::Arc;
 use retrovisor::tick::Tick;
 use retrovisor::timeline::Timeline;
 use retrovisor::timeline::api::{Debuggee, Direction, StopReason, Stops};
-use retrovisor::trace::{Event, Recording};
+use retrovisor::trace::{Class, Event, Recording};
 
 use crate::support::recording::{Seen, compare_with_forward_run, events, record_guest};
 use crate::support::skip;
 use crate::{GUESTS, NEVER, linux, look, random, random_stops, seek, watchable};
 
-/// Random ticks of a recording, both ends and the neighbourhood of digests among them.
-fn random_ticks(recording: &Recording, count: usize, random: &mut fastrand::Rng) -> Vec<Tick> {
+/// Random ticks of a recording; among them both ends, the neighbourhood of digests, and ticks at which something
+/// arrived.
+fn random_ticks(
+    recording: &Recording,
+    events: &[Event],
+    count: usize,
+    random: &mut fastrand::Rng,
+) -> Vec<Tick> {
     let (end, digest) = (
         recording.last_tick(),
         recording.config().digest_distance_ticks,
@@ -20,6 +26,16 @@ fn random_ticks(recording: &Recording, count: usize, random: &mut fastrand::Rng)
     let mut ticks = vec![0, 1, end - 1, end];
     for at in [digest, end / 2 / digest * digest] {
         ticks.extend([at.saturating_sub(1), at, at + 1].map(|tick| tick.min(end)));
+    }
+    let arrivals: Vec<Tick> = events
+        .iter()
+        .filter(|event| event.what.kind().class() == Class::Arrival)
+        .map(|event| event.tick)
+        .collect();
+    for _ in 0..count / 10 {
+        if let Some(&tick) = random.choice(&arrivals) {
+            ticks.extend([tick, (tick + 1).min(end)]);
+        }
     }
     while ticks.len() < count {
         ticks.push(random.u64(0..=end));
@@ -59,7 +75,7 @@ fn by_stepping_back(
 fn every_way(recording: &Arc<Recording>, count: usize, random: &mut fastrand::Rng) {
     let events = events(recording);
     let mut timeline = Timeline::open(recording.clone()).unwrap();
-    let mut ticks = random_ticks(recording, count, random);
+    let mut ticks = random_ticks(recording, &events, count, random);
     let mut seen = Vec::new();
     for &tick in &ticks {
         seek(&mut timeline, tick);
