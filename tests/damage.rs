@@ -646,7 +646,7 @@ fn a_recorder_that_was_killed_leaves_a_recording() {
         .spawn()
         .unwrap();
     // Until something is there, and a little longer.
-    let grown = || fs::metadata(&path).is_ok_and(|data| data.len() > 200_000);
+    let grown = || Recording::open(&path).is_ok_and(|there| there.last_tick() > 1_000_000);
     for _ in 0..600 {
         if grown() || recorder.try_wait().unwrap().is_some() {
             break;
