@@ -434,3 +434,28 @@ impl Cpu {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Exit;
+    use crate::cpu::stops::Stops;
+    use crate::cpu::testing::{CODE, Quiet, long_mode};
+
+    /// Something may arrive at the tick asked for, and comes before the instruction there.
+    #[test]
+    fn a_breakpoint_at_the_tick_asked_for_is_not_reported_yet() {
+        for before in 0..5 {
+            let mut cpu = long_mode();
+            cpu.memory.write(CODE, &[0x90; 16]);
+            cpu.state.set_rip(CODE);
+            cpu.set_stops(Stops::new([CODE + before], []));
+            let start = cpu.tick();
+            if before > 0 {
+                assert_eq!(cpu.run(&mut Quiet, start + before, false), Exit::Tick);
+            }
+            assert_eq!(cpu.tick(), start + before);
+            let exit = cpu.run(&mut Quiet, start + before + 1, false);
+            assert_eq!((exit, cpu.tick()), (Exit::Breakpoint, start + before));
+        }
+    }
+}

@@ -57,7 +57,7 @@ pub fn by_running(replayer: &mut Replayer, stops: &Stops, until: Tick) -> Vec<Hi
         let now = replayer.tick();
         pass = false;
         match exit {
-            Exit::Breakpoint if now < until => {
+            Exit::Breakpoint => {
                 pass = true;
                 hits.push(Hit {
                     before: now,
