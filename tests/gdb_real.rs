@@ -4,6 +4,8 @@
 
 #[path = "gdb_real/conditions.rs"]
 mod conditions;
+#[path = "gdb_real/questions.rs"]
+mod questions;
 mod toy;
 
 use std::io::{Read, Write};
