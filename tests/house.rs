@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("record", &["machine", "cpu", "memory", "trace", "tick"]),
     ("timeline", &["replay", "machine", "cpu", "memory", "trace", "tick"]),
     ("guest", &["timeline", "cpu", "tick"]),
-    ("monitor", &["timeline", "tick"]),
+    ("monitor", &["guest", "timeline", "tick"]),
     ("gdb", &["monitor", "timeline", "tick"]),
     ("demo", &[]),
     ("cli", &["gdb", "guest", "monitor", "record", "timeline", "replay", "machine", "trace", "demo", "tick"]),

@@ -126,7 +126,8 @@ impl Writer {
     }
 
     /// Writes the starting RAM: `numbers` are the page numbers (guest-physical address / 4096) of all RAM that
-    /// is not known to be zero, each once, and `read` copies a page; it is called twice for some. Zero pages take no room.
+    /// is not known to be zero, each once, and `read` copies a page; it is called twice for some. Zero pages take
+    /// no room.
     pub fn ram(
         &mut self,
         numbers: impl IntoIterator<Item = u64>,
