@@ -92,6 +92,7 @@ fn area_address(cpu: &mut Cpu, op: &Op, write: bool) -> Result<u64, Abort> {
         return cpu.raise(vector::NM);
     }
     let address = cpu.address(op, UPPER_HALVES, write)?;
+    cpu.check_canonical(address, 1)?;
     if address & 63 != 0 {
         return cpu.general_protection();
     }
@@ -111,13 +112,13 @@ fn register_count(cpu: &Cpu) -> usize {
     if cpu.mode == Mode::Bits64 { 16 } else { 8 }
 }
 
-/// The components that are not in their initial configuration.
+/// The components that are not in their initial configuration: of the registers that the mode has (SDM volume 1, 13.6).
 fn in_use(cpu: &Cpu) -> u64 {
     let mut bits = 0;
     if cpu.state.x87 != initial_x87() {
         bits |= X87_STATE;
     }
-    for register in &cpu.state.vector {
+    for register in &cpu.state.vector[..register_count(cpu)] {
         if register.0[..2] != [0; 2] {
             bits |= SSE_STATE;
         }
@@ -138,7 +139,7 @@ fn xsave<const LONG: bool, const OPTIMISED: bool>(cpu: &mut Cpu, op: &Op) -> Res
     } else {
         UPPER_HALVES
     };
-    cpu.check_write(address, size)?;
+    state::probe(cpu, address, size, true)?;
     let old: u64 = cpu.read(address.wrapping_add(HEADER as u64))?;
     let mut area = [0; AREA_WHOLE];
     if written & X87_STATE != 0 {
