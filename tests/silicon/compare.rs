@@ -132,9 +132,7 @@ fn same_end(native: &End, engine: &End, open: Open) -> bool {
     vector == engine_vector
         && (code ^ engine_code) & !hidden == 0
         && rip == engine_rip
-        && (cr2 == engine_cr2
-            || open.parts
-            || open.page_only && (cr2 ^ engine_cr2) >> 12 == 0)
+        && (cr2 == engine_cr2 || open.parts || open.page_only && (cr2 ^ engine_cr2) >> 12 == 0)
 }
 
 /// A difference, in words; nothing if there is none.

@@ -642,7 +642,7 @@ pub fn single(rng: &mut Rng, code: Code, windows: usize) -> Option<(Case, Instru
         draft.pokes.push((at, operand));
     }
     if area {
-        prepare_save_area(rng, &mut draft, at);
+        prepare_save_area(rng, &mut draft, at)?;
     }
     aim_branch(rng, &mut draft, at, taken);
     let mut code_bytes = bytes;
@@ -677,7 +677,7 @@ fn is_save_area(code: Code) -> bool {
 
 /// An area that can be restored, mostly, and only of components that the engine has. (A host may have more, which
 /// would be saved and restored if EDX:EAX or the header named them.)
-fn prepare_save_area(rng: &mut Rng, draft: &mut Draft, at: u64) {
+fn prepare_save_area(rng: &mut Rng, draft: &mut Draft, at: u64) -> Option<()> {
     let mut image = VectorState::initial();
     values::x87(rng, &mut image);
     for pointer in [8, 16] {
@@ -689,16 +689,27 @@ fn prepare_save_area(rng: &mut Rng, draft: &mut Draft, at: u64) {
         draft.pokes.push((at + 24, mxcsr.to_le_bytes().to_vec()));
     }
     if !format!("{:?}", draft.insn.code()).starts_with('X') {
-        return;
+        return Some(());
+    }
+    if at.wrapping_add(512) / PAGE as u64 == DATA / PAGE as u64 + layout::READ_ONLY {
+        // The header would be whatever is there.
+        return None;
     }
     let present = if rng.bool() { 7 } else { rng.u64(0..8) } | nobody_has(rng);
     // Bit 63 would say that the area is compacted, which the engine does not offer.
-    let some = |rng: &mut Rng| if rng.u8(0..12) == 0 { rng.u64(..) >> 1 } else { 0 };
+    let some = |rng: &mut Rng| {
+        if rng.u8(0..12) == 0 {
+            rng.u64(..) >> 1
+        } else {
+            0
+        }
+    };
     let header = [present, some(rng), some(rng), some(rng)];
     for (n, word) in (0..).zip(header) {
         let to = at.wrapping_add(512 + 8 * n);
         draft.pokes.push((to, word.to_le_bytes().to_vec()));
     }
+    Some(())
 }
 
 /// No processor has state component 62 yet.
