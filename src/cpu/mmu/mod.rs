@@ -126,7 +126,8 @@ impl Cpu {
         }
     }
 
-    fn check_canonical(&mut self, address: u64, bytes: usize) -> Result<(), Abort> {
+    /// [`AbortReason::NotCanonical`] where an access would not stay within the two halves.
+    pub fn check_canonical(&mut self, address: u64, bytes: usize) -> Result<(), Abort> {
         if self.state.long_mode() {
             let last = address.wrapping_add(bytes as u64 - 1);
             let canonical = |a: u64| ((a << 16) as i64 >> 16) as u64 == a;
