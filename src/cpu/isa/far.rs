@@ -5,12 +5,13 @@
 //! protected mode and long mode.
 
 use super::{Lowered, ending, width};
+use crate::cpu::debug::pending;
 use crate::cpu::decode::{Context, Mode};
 use crate::cpu::flags::bits;
 use crate::cpu::op::{Flow, Op, op_flags};
 use crate::cpu::segment::{Descriptor, selector_code};
 use crate::cpu::state::{Segment, efer, gpr, rights, seg};
-use crate::cpu::{Abort, Cpu, vector};
+use crate::cpu::{Abort, AbortReason, Cpu, vector};
 use iced_x86::{Code, Mnemonic};
 
 const CALL_GATE16: u8 = 4;
@@ -328,8 +329,12 @@ fn ret_far(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
 }
 
 fn iret(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
-    cpu.interrupt_return(op.aux as u64)?;
-    Ok(Flow::Attention)
+    let result = cpu.interrupt_return(op.aux as u64);
+    if result.is_err() && cpu.abort != AbortReason::NeedsStep {
+        // Even one that faults lets NMIs in again (SDM volume 3, 6.7.1).
+        cpu.state.nmi_blocked = 0;
+    }
+    result.map(|()| Flow::Attention)
 }
 
 fn int_n(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
@@ -346,7 +351,7 @@ fn int3(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
 
 fn int1(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     let back = cpu.return_address(op);
-    cpu.software_interrupt(vector::DB, back)?;
+    cpu.debug_interrupt(back)?;
     Ok(Flow::Attention)
 }
 
@@ -386,6 +391,8 @@ fn syscall(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     cpu.state.set_rip(cpu.state.lstar);
     let rflags = cpu.state.rflags() & !cpu.state.fmask & !bits::RF;
     cpu.state.flags.set_rflags(rflags);
+    // Whether a single-step trap follows is for the new TF to say.
+    cpu.step_trap_lost = rflags & bits::TF == 0;
     let selector = (cpu.state.star >> 32) as u16 & 0xfffc;
     cpu.set_segment(seg::CS, flat(selector, true, true, 0), 0);
     cpu.set_segment(seg::SS, flat(selector + 8, false, false, 0), 0);
@@ -409,6 +416,11 @@ fn sysret(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     let permitted = bits::ALL & !(bits::RF | bits::VM);
     let rflags = cpu.state.gpr[gpr::R11] & permitted;
     cpu.state.flags.set_rflags(rflags);
+    // Unlike after IRET, a TF that this sets traps at once.
+    cpu.step_trap_lost = true;
+    if rflags & bits::TF != 0 {
+        cpu.state.pending_trap |= pending::STEP;
+    }
     let base = (cpu.state.star >> 48) as u16;
     let code = if long { base.wrapping_add(16) } else { base } | 3;
     cpu.set_segment(seg::CS, flat(code, true, long, 3), 0);
