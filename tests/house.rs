@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("timeline", &["replay", "machine", "cpu", "memory", "trace", "tick"]),
     ("guest", &["timeline", "cpu", "tick"]),
     ("monitor", &["guest", "timeline", "tick"]),
-    ("gdb", &["monitor", "timeline", "tick"]),
+    ("gdb", &["monitor", "guest", "timeline", "tick"]),
     ("demo", &[]),
     ("cli", &["gdb", "guest", "monitor", "record", "timeline", "replay", "machine", "trace", "demo", "tick"]),
     ("main", &["cli"]),

@@ -3,6 +3,7 @@
 //! Task gates and virtual-8086 mode are not supported: a guest that uses them ends with a shutdown that says so.
 
 use super::debug::{dr6, dr7};
+use super::events::Event;
 use super::flags::bits;
 use super::segment::{Descriptor, selector_code};
 use super::state::{Segment, activity, gpr, rights, seg};
@@ -55,6 +56,8 @@ impl Cpu {
     /// Delivers an event, or the double fault that comes of it, or shuts down.
     fn deliver_all(&mut self, first: Fault, source: Source) {
         let stepping = std::mem::replace(&mut self.stepping, true);
+        let rip = self.linear_rip();
+        self.event_at.0 = rip;
         let mut fault = first;
         let mut source = source;
         let mut doubled = first.vector == vector::DF && source == Source::Exception;
@@ -74,6 +77,9 @@ impl Cpu {
                 self.state.flags.set_other(bits::RF, true);
             }
             let Err(Abort) = self.deliver(fault.vector, fault.code, source) else {
+                if source != Source::External {
+                    self.exception_delivered(rip, fault);
+                }
                 break;
             };
             let AbortReason::Fault(next) = self.abort_as_fault() else {
@@ -108,6 +114,23 @@ impl Cpu {
             source = Source::Exception;
         }
         self.stepping = stepping;
+    }
+
+    fn exception_delivered(&mut self, rip: u64, fault: Fault) {
+        self.event_at.1 = self.tick() + 1;
+        let Fault {
+            vector,
+            code,
+            address,
+        } = fault;
+        self.event(
+            rip,
+            Event::Exception {
+                vector,
+                code,
+                address,
+            },
+        );
     }
 
     fn abort_as_fault(&mut self) -> AbortReason {

@@ -14,6 +14,7 @@ pub mod blocks;
 pub mod cpuid;
 pub mod debug;
 pub mod decode;
+pub mod events;
 pub mod exceptions;
 pub mod flags;
 pub mod isa;
@@ -34,6 +35,7 @@ use crate::tick::Tick;
 use blocks::Blocks;
 use cpuid::CpuModel;
 use debug::Armed;
+use events::Event;
 use flags::Width;
 use mmu::tables::Tables;
 use mmu::tlb::{Access, Tlb};
@@ -149,6 +151,13 @@ pub struct Cpu {
     pub index: usize,
     /// The watchpoint that the instruction just stepped has hit.
     watch_hit: Option<WatchHit>,
+    /// What the watched bytes were before that, as far as there is room and they were mapped.
+    watched_before: [u8; stops::BEFORE_BYTES],
+    /// The event that a debugger wants to stop at and that the last tick has brought.
+    event_hit: Option<Event>,
+    /// Linear address of the instruction that runs alone, is interrupted, or has brought the last event; and the
+    /// position after the last exception.
+    event_at: (u64, Tick),
     /// The tick at which breakpoints are not looked at: where a debugger goes on from.
     pass_breakpoint: Option<Tick>,
     /// Guest RAM.
@@ -192,6 +201,9 @@ impl Cpu {
             aborted_op: std::ptr::null(),
             index: 0,
             watch_hit: None,
+            watched_before: [0; stops::BEFORE_BYTES],
+            event_hit: None,
+            event_at: (0, 0),
             pass_breakpoint: None,
             memory,
             stops: Stops::default(),
@@ -273,6 +285,34 @@ impl Cpu {
         }
     }
 
+    /// Notices an event: the instruction (or delivery) that brings it is complete but for its tick.
+    #[cold]
+    #[inline(never)]
+    fn event(&mut self, rip: u64, event: Event) {
+        if let Some(touched) = &mut self.touched {
+            touched.events.add(&event);
+        }
+        if self.event_hit.is_none() && self.stops.catches(&event) {
+            self.event_hit = Some(event);
+            self.event_at.0 = rip;
+        }
+    }
+
+    /// The instruction at which the event of the last [`run::Exit::Event`] happened: its own, or the one interrupted.
+    pub fn event_rip(&self) -> u64 {
+        self.event_at.0
+    }
+
+    /// Whether the tick before the position delivered an exception.
+    pub fn has_faulted(&self) -> bool {
+        self.event_at.1 == self.tick()
+    }
+
+    /// What the bytes of the watchpoint in the last [`run::Exit::Watchpoint`] were before its tick: the first ones.
+    pub fn watched_before(&self) -> &[u8; stops::BEFORE_BYTES] {
+        &self.watched_before
+    }
+
     /// Runs past all stops, without forgetting them.
     pub fn ignore_stops(&mut self, ignore: bool) {
         self.stops.ignored = ignore;
@@ -281,6 +321,11 @@ impl Cpu {
     /// What the debugger wants to stop at.
     pub fn stops(&self) -> &Stops {
         &self.stops
+    }
+
+    /// Linear address of an op of the running block.
+    fn linear_of(&self, op: &Op) -> u64 {
+        self.linear(self.state.rip().wrapping_add(op.offset as u64))
     }
 
     /// RIP as a linear address.

@@ -2,6 +2,7 @@
 
 use super::blocks::{Block, Key};
 use super::debug::{pending, shadow};
+use super::events::Event;
 use super::flags::bits;
 use super::op::Flow;
 use super::state::activity;
@@ -21,6 +22,8 @@ pub enum Exit {
     Breakpoint,
     /// The last tick hit a watchpoint.
     Watchpoint(WatchHit),
+    /// The last tick brought an event to stop at.
+    Event(Event),
     /// The processor is halted, nothing is pending, and the world wants the caller to look around.
     Idle,
 }
@@ -52,7 +55,12 @@ impl Cpu {
         let mut pending = Pending::default();
         loop {
             if let Some(hit) = self.watch_hit.take() {
+                // One tick is one stop.
+                self.event_hit = None;
                 return Exit::Watchpoint(hit);
+            }
+            if let Some(event) = self.event_hit.take() {
+                return Exit::Event(event);
             }
             if self.remaining == 0 || self.attention {
                 let now = self.tick();
@@ -164,7 +172,9 @@ impl Cpu {
 
     fn deliver_interrupt(&mut self, vector: u8) {
         self.state.activity = activity::RUNNING;
+        let rip = self.linear_rip();
         self.deliver_external(vector);
+        self.event(rip, Event::Interrupt { vector });
         self.remaining -= 1;
     }
 
@@ -386,6 +396,7 @@ impl Cpu {
         let traps = self.state.pending_trap;
         self.after_stack_load = self.state.shadow == shadow::STACK;
         self.step_trap_lost = false;
+        self.event_at.0 = self.linear_rip();
         self.state.shadow = 0;
         let Ok(block) = self.find_block(true) else {
             return self.after_abort(std::ptr::null());

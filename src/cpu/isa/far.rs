@@ -7,12 +7,16 @@
 use super::{Lowered, ending, width};
 use crate::cpu::debug::pending;
 use crate::cpu::decode::{Context, Mode};
+use crate::cpu::events::Event;
 use crate::cpu::flags::bits;
 use crate::cpu::op::{Flow, Op, op_flags};
 use crate::cpu::segment::{Descriptor, selector_code};
 use crate::cpu::state::{Segment, efer, gpr, rights, seg};
 use crate::cpu::{Abort, AbortReason, Cpu, vector};
 use iced_x86::{Code, Mnemonic};
+
+/// The vector of 32-bit system calls in Linux.
+const LINUX_GATE: u8 = 0x80;
 
 const CALL_GATE16: u8 = 4;
 const CALL_GATE32: u8 = 12;
@@ -329,30 +333,60 @@ fn ret_far(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
 }
 
 fn iret(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    let (at, cpl) = (cpu.linear_of(op), cpu.state.cpl);
     let result = cpu.interrupt_return(op.aux as u64);
     if result.is_err() && cpu.abort != AbortReason::NeedsStep {
         // Even one that faults lets NMIs in again (SDM volume 3, 6.7.1).
         cpu.state.nmi_blocked = 0;
     }
+    if result.is_ok() && cpl != 3 && cpu.state.cpl == 3 {
+        cpu.event(at, Event::UserReturn);
+    }
     result.map(|()| Flow::Attention)
 }
 
-fn int_n(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+/// An instruction that goes through the IDT by `enter`, which is given the address to return to.
+fn interrupt(
+    cpu: &mut Cpu,
+    op: &Op,
+    vector: u8,
+    enter: impl FnOnce(&mut Cpu, u64) -> Result<(), Abort>,
+) -> Result<Flow, Abort> {
+    let (at, cpl) = (cpu.linear_of(op), cpu.state.cpl);
     let back = cpu.return_address(op);
-    cpu.software_interrupt(op.imm as u8, back)?;
+    cpu.event_at.0 = at;
+    enter(cpu, back)?;
+    let event = match vector {
+        LINUX_GATE if cpl == 3 => Event::SystemCall {
+            number: cpu.state.gpr[gpr::RAX] & 0xffff_ffff,
+            wide: false,
+        },
+        _ => Event::Exception {
+            vector,
+            code: None,
+            address: 0,
+        },
+    };
+    cpu.event(at, event);
     Ok(Flow::Attention)
+}
+
+fn software(cpu: &mut Cpu, op: &Op, vector: u8) -> Result<Flow, Abort> {
+    interrupt(cpu, op, vector, |cpu, back| {
+        cpu.software_interrupt(vector, back)
+    })
+}
+
+fn int_n(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    software(cpu, op, op.imm as u8)
 }
 
 fn int3(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
-    let back = cpu.return_address(op);
-    cpu.software_interrupt(vector::BP, back)?;
-    Ok(Flow::Attention)
+    software(cpu, op, vector::BP)
 }
 
 fn int1(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
-    let back = cpu.return_address(op);
-    cpu.debug_interrupt(back)?;
-    Ok(Flow::Attention)
+    interrupt(cpu, op, vector::DB, Cpu::debug_interrupt)
 }
 
 fn into(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
@@ -360,9 +394,7 @@ fn into(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
         cpu.advance(op);
         return Ok(Flow::Indirect);
     }
-    let back = cpu.return_address(op);
-    cpu.software_interrupt(vector::OF, back)?;
-    Ok(Flow::Attention)
+    software(cpu, op, vector::OF)
 }
 
 /// A flat segment as the system-call instructions load it, without looking at any descriptor.
@@ -385,6 +417,8 @@ fn syscall(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     if cpu.state.efer & efer::SCE == 0 || cpu.mode != Mode::Bits64 {
         return cpu.undefined();
     }
+    let at = cpu.linear_of(op);
+    let number = cpu.state.gpr[gpr::RAX];
     let back = cpu.return_address(op);
     cpu.state.gpr[gpr::RCX] = back;
     cpu.state.gpr[gpr::R11] = cpu.state.rflags() & !bits::RF;
@@ -398,6 +432,7 @@ fn syscall(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     cpu.set_segment(seg::SS, flat(selector + 8, false, false, 0), 0);
     cpu.state.cpl = 0;
     cpu.update_mode();
+    cpu.event(at, Event::SystemCall { number, wide: true });
     Ok(Flow::Attention)
 }
 
@@ -411,6 +446,7 @@ fn sysret(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     if cpu.state.cpl != 0 || long && ((target << 16) as i64 >> 16) as u64 != target {
         return cpu.general_protection();
     }
+    let at = cpu.linear_of(op);
     cpu.state
         .set_rip(if long { target } else { target & 0xffff_ffff });
     let permitted = bits::ALL & !(bits::RF | bits::VM);
@@ -427,15 +463,17 @@ fn sysret(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     cpu.set_segment(seg::SS, flat(base.wrapping_add(8) | 3, false, false, 3), 0);
     cpu.state.cpl = 3;
     cpu.update_mode();
+    cpu.event(at, Event::UserReturn);
     Ok(Flow::Attention)
 }
 
-fn sysenter(cpu: &mut Cpu, _op: &Op) -> Result<Flow, Abort> {
+fn sysenter(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     let [cs, esp, eip] = cpu.state.sysenter;
     if !cpu.state.protected() || cs & 0xfffc == 0 {
         return cpu.general_protection();
     }
     let long = cpu.state.long_mode();
+    let (at, cpl) = (cpu.linear_of(op), cpu.state.cpl);
     cpu.state
         .flags
         .set_other(bits::VM | bits::IF | bits::RF, false);
@@ -447,6 +485,16 @@ fn sysenter(cpu: &mut Cpu, _op: &Op) -> Result<Flow, Abort> {
         .set_rip(if long { eip } else { eip & 0xffff_ffff });
     cpu.state.cpl = 0;
     cpu.update_mode();
+    if cpl == 3 {
+        let number = cpu.state.gpr[gpr::RAX] & 0xffff_ffff;
+        cpu.event(
+            at,
+            Event::SystemCall {
+                number,
+                wide: false,
+            },
+        );
+    }
     Ok(Flow::Attention)
 }
 
@@ -461,6 +509,7 @@ fn sysexit(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     if long && !(canonical(rip) && canonical(rsp)) {
         return cpu.general_protection();
     }
+    let at = cpu.linear_of(op);
     let mask = if long { u64::MAX } else { 0xffff_ffff };
     let base = cs as u16;
     let code = base.wrapping_add(if long { 32 } else { 16 }) | 3;
@@ -470,5 +519,6 @@ fn sysexit(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     cpu.state.set_rip(rip & mask);
     cpu.state.cpl = 3;
     cpu.update_mode();
+    cpu.event(at, Event::UserReturn);
     Ok(Flow::Attention)
 }

@@ -5,6 +5,7 @@
 
 use super::{Lowered, alone, by_wide_width, ending, straight, width};
 use crate::cpu::decode::{Context, Mode};
+use crate::cpu::events::{Event, SPACE_MASK};
 use crate::cpu::flags::Width;
 use crate::cpu::op::{Flow, Op, op_flags};
 use crate::cpu::segment::Descriptor;
@@ -136,6 +137,7 @@ fn move_from_control(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
 fn move_to_control(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     cpu.privileged()?;
     let value = whole(cpu, op.src);
+    let (at, old_cr3) = (cpu.linear_of(op), cpu.state.cr3);
     match op.dst {
         0 => set_cr0(cpu, value)?,
         2 => cpu.state.cr2 = value,
@@ -153,6 +155,13 @@ fn move_to_control(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     }
     cpu.advance(op);
     cpu.update_mode();
+    let register = op.dst;
+    let root = cpu.state.cr3 & SPACE_MASK;
+    // Of the two only one can stop a run: the rarer one has the word.
+    if (old_cr3 ^ cpu.state.cr3) & SPACE_MASK != 0 {
+        cpu.event(at, Event::Space { root });
+    }
+    cpu.event(at, Event::Control { register, value });
     Ok(Flow::Attention)
 }
 
@@ -385,7 +394,10 @@ fn rdmsr(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
 fn wrmsr(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     cpu.privileged()?;
     let value = cpu.state.gpr[gpr::RDX] << 32 | cpu.state.gpr[gpr::RAX] & 0xffff_ffff;
-    cpu.write_msr(cpu.state.gpr[gpr::RCX] as u32, value)?;
+    let msr = cpu.state.gpr[gpr::RCX] as u32;
+    cpu.write_msr(msr, value)?;
+    let at = cpu.linear_of(op);
+    cpu.event(at, Event::Msr { msr, value });
     cpu.advance(op);
     Ok(Flow::Attention)
 }
@@ -419,9 +431,17 @@ fn lmsw(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     // PE can be set but not cleared.
     let old = cpu.state.cr0;
     let new = old & !(cr0::MP | cr0::EM | cr0::TS) | value;
+    let at = cpu.linear_of(op);
     set_cr0(cpu, new)?;
     cpu.advance(op);
     cpu.update_mode();
+    cpu.event(
+        at,
+        Event::Control {
+            register: 0,
+            value: new,
+        },
+    );
     Ok(Flow::Attention)
 }
 

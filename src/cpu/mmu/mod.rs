@@ -10,6 +10,7 @@ pub mod walk;
 
 use super::flags::{Width, bits};
 use super::state::{cr0, cr4};
+use super::stops::{BEFORE_BYTES, WatchHit, Watchpoint};
 use super::{Abort, AbortReason, Cpu, Fault};
 use crate::memory::{CODE, DIRTY, PAGE_TABLE, PageIndex};
 use tables::Stale;
@@ -197,13 +198,32 @@ impl Cpu {
         if !self.stops.is_watched_page(address) && !self.stops.is_watched_page(last) {
             return Ok(());
         }
-        if let Some(hit) = self.stops.watch_hit(address, bytes as u64, write) {
+        if let Some(watchpoint) = self.stops.watch_hit(address, bytes as u64, write) {
             if !self.stepping {
                 return self.abort_with(AbortReason::NeedsStep);
             }
-            self.watch_hit.get_or_insert(hit);
+            if self.watch_hit.is_none() {
+                self.watch_hit = Some(WatchHit {
+                    watchpoint,
+                    write,
+                    rip: self.event_at.0,
+                });
+                self.remember_watched(watchpoint);
+            }
         }
         Ok(())
+    }
+
+    /// Takes down what the bytes of a watchpoint are.
+    fn remember_watched(&mut self, watchpoint: Watchpoint) {
+        let mut before = [0; BEFORE_BYTES];
+        let count = watchpoint.length.min(BEFORE_BYTES as u64) as usize;
+        for (n, byte) in before[..count].iter_mut().enumerate() {
+            if let Some(physical) = self.probe(watchpoint.address.wrapping_add(n as u64)) {
+                self.memory.read(physical, std::slice::from_mut(byte));
+            }
+        }
+        self.watched_before = before;
     }
 
     /// Translates with all checks, sets accessed and dirty bits, and fills the TLB where it may.
