@@ -259,7 +259,7 @@ impl Cpu {
                 decoder.decode_out(&mut insn);
             }
             let instruction_rip = self.linear(rip.wrapping_add(offset as u64));
-            let stop = !key.single && self.stops.has_offset((instruction_rip & 0xfff) as u16);
+            let stop = !key.single && self.has_mark(instruction_rip);
             if stop {
                 let stop = resolve(&insn, key.mode, offset as u64, ticks);
                 stop.handler.set(op::breakpoint);
@@ -312,6 +312,12 @@ impl Cpu {
         Ok(self.insert_block(Block::new(key, ticks, offset as u32, None, ops)))
     }
 
+    /// Whether a breakpoint of the debugger or the guest may stand at a linear address.
+    fn has_mark(&self, address: u64) -> bool {
+        let offset = (address & 0xfff) as u16;
+        self.stops.has_offset(offset) || self.armed.has_offset(offset)
+    }
+
     fn insert_block(&mut self, block: Block) -> *const Block {
         let first = self.memory.page_index(block.key.physical);
         let second = block
@@ -336,7 +342,7 @@ impl Cpu {
         }
         let mut ops = Vec::with_capacity(3);
         let linear = self.linear(rip);
-        if !key.single && self.stops.has_offset((linear & 0xfff) as u16) {
+        if !key.single && self.has_mark(linear) {
             let stop = resolve(&insn, key.mode, 0, 0);
             stop.handler.set(op::breakpoint);
             ops.push(stop);

@@ -2,6 +2,7 @@
 //!
 //! Task gates and virtual-8086 mode are not supported: a guest that uses them ends with a shutdown that says so.
 
+use super::debug::{dr6, dr7};
 use super::events::Event;
 use super::flags::bits;
 use super::segment::{Descriptor, selector_code};
@@ -64,9 +65,15 @@ impl Cpu {
             if fault.vector == vector::PF && source != Source::External {
                 self.state.cr2 = fault.address;
             }
+            let mut trap = false;
+            if fault.vector == vector::DB && source == Source::Exception {
+                self.note_debug_exception(fault.address);
+                trap = fault.address & dr6::BD == 0;
+            }
             let saved = self.state;
-            if source == Source::Exception && fault.vector != vector::DB {
-                // What faults is to run again: its frame has RF set (SDM volume 3, 17.3.1.1).
+            if source == Source::Exception && !trap {
+                // What faults is to run again: its frame has RF set (SDM volume 3, 18.3.1.1). Instruction
+                // breakpoints leave that to their handler.
                 self.state.flags.set_other(bits::RF, true);
             }
             let Err(Abort) = self.deliver(fault.vector, fault.code, source) else {
@@ -154,14 +161,29 @@ impl Cpu {
         if self.state.protected() && self.state.flags.vm86() && self.state.flags.iopl() < 3 {
             return self.general_protection();
         }
+        self.interrupt_here(vector, return_rip, Source::Software)
+    }
+
+    /// INT1: neither the gate's level nor IOPL is looked at, and DR6 does not tell of it.
+    pub(super) fn debug_interrupt(&mut self, return_rip: u64) -> Result<(), Abort> {
+        self.interrupt_here(vector::DB, return_rip, Source::Exception)?;
+        self.state.dr[7] &= !dr7::GD;
+        Ok(())
+    }
+
+    fn interrupt_here(&mut self, vector: u8, return_rip: u64, source: Source) -> Result<(), Abort> {
         let rip = self.state.rip();
         self.state.set_rip(return_rip);
         let stepping = std::mem::replace(&mut self.stepping, true);
-        let result = self.deliver(vector, None, Source::Software);
+        let result = self.deliver(vector, None, source);
         self.stepping = stepping;
-        if result.is_err() {
-            self.state.set_rip(rip);
-            self.update_mode();
+        match result {
+            // TF is clear now: what steps over the instruction hears of the next one after the return.
+            Ok(()) => self.step_trap_lost = true,
+            Err(Abort) => {
+                self.state.set_rip(rip);
+                self.update_mode();
+            }
         }
         result
     }
@@ -621,9 +643,7 @@ impl Cpu {
     fn return_flags(&mut self, rflags: u64, bytes: u64, cpl: u8) {
         let mut changed = bits::ARITHMETIC | bits::TF | bits::DF | bits::NT;
         if bytes > 2 {
-            // RF would be clear again after one instruction, and what it holds off, breakpoints of the
-            // debug registers, is not modelled: it is never set in a running program.
-            changed |= bits::AC | bits::ID;
+            changed |= bits::AC | bits::ID | bits::RF;
         }
         if cpl <= self.state.flags.iopl() {
             changed |= bits::IF;

@@ -12,6 +12,7 @@
 
 pub mod blocks;
 pub mod cpuid;
+pub mod debug;
 pub mod decode;
 pub mod events;
 pub mod exceptions;
@@ -33,6 +34,7 @@ use crate::memory::Memory;
 use crate::tick::Tick;
 use blocks::Blocks;
 use cpuid::CpuModel;
+use debug::Armed;
 use events::Event;
 use flags::Width;
 use mmu::tables::Tables;
@@ -90,7 +92,7 @@ pub struct Fault {
     pub vector: u8,
     /// Error code, for the vectors that push one.
     pub code: Option<u32>,
-    /// For #PF: the linear address, which goes to CR2.
+    /// For #PF: the linear address, which goes to CR2. For #DB: the causes, which go to DR6.
     pub address: u64,
 }
 
@@ -162,6 +164,12 @@ pub struct Cpu {
     pub memory: Memory,
     /// What a debugger wants.
     stops: Stops,
+    /// What the guest's debug registers arm (derived).
+    armed: Armed,
+    /// The instruction that runs by itself comes after one that loaded SS.
+    after_stack_load: bool,
+    /// The instruction that runs by itself raises no single-step trap, although TF was set before it.
+    step_trap_lost: bool,
     /// What CPUID says.
     pub model: CpuModel,
     blocks: Blocks,
@@ -199,6 +207,9 @@ impl Cpu {
             pass_breakpoint: None,
             memory,
             stops: Stops::default(),
+            armed: Armed::default(),
+            after_stack_load: false,
+            step_trap_lost: false,
             model,
             blocks: Blocks::new(),
             tables: Tables::default(),
@@ -236,6 +247,7 @@ impl Cpu {
         self.state.seg_base[seg::NONE] = 0;
         self.forget_translations();
         self.update_mode();
+        self.update_armed();
         self.attention = true;
     }
 

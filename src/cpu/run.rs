@@ -1,6 +1,7 @@
 //! The loop around blocks: budgets, interrupts, single steps, and what leaves them.
 
 use super::blocks::{Block, Key};
+use super::debug::{pending, shadow};
 use super::events::Event;
 use super::flags::bits;
 use super::op::Flow;
@@ -9,9 +10,6 @@ use super::stops::WatchHit;
 use super::world::{Interrupt, Pending, Wait, World};
 use super::{Abort, AbortReason, Cpu, Fault, op_flags, vector};
 use crate::tick::Tick;
-
-/// DR6.BS: the debug exception comes from single-stepping.
-const DR6_BS: u64 = 1 << 14;
 
 /// Why `run` came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,10 +79,11 @@ impl Cpu {
                 self.remaining = stop - now;
                 self.attention = false;
             }
-            if self.state.pending_trap != 0 {
-                self.state.pending_trap = 0;
-                self.state.dr[6] |= DR6_BS;
-                self.deliver_fault(Fault::plain(vector::DB));
+            if self.state.pending_trap != 0
+                && self.state.shadow != shadow::STACK
+                && self.state.activity <= activity::HALTED
+            {
+                self.deliver_traps();
                 self.remaining -= 1;
                 continue;
             }
@@ -103,9 +102,11 @@ impl Cpu {
                     Wait::Ended => return Exit::Ended,
                 }
             }
-            let alone = self.state.shadow != 0 || self.state.flags.other() & bits::TF != 0;
-            let exit = if alone {
+            let flags = self.state.flags.other();
+            let exit = if self.state.shadow != 0 || flags & bits::TF != 0 {
                 self.step()
+            } else if flags & bits::RF != 0 {
+                self.resume()
             } else {
                 self.run_blocks()
             };
@@ -196,10 +197,14 @@ impl Cpu {
     /// The block at RIP, or the fault of fetching it.
     fn find_block_unnoted(&mut self, single: bool) -> Result<*const Block, Abort> {
         let rip = self.state.rip();
+        let linear = self.linear(rip);
+        if !single && self.armed.instruction_hits(linear) != 0 {
+            // Before all faults of fetching.
+            return self.abort_with(AbortReason::Breakpoint);
+        }
         if self.mode != super::decode::Mode::Bits64 {
             self.check_code_limit(rip)?;
         }
-        let linear = self.linear(rip);
         if self.tlb.fetch(self.state.cpl == 3, linear).is_none() && self.at_breakpoint() {
             // Before the fetch sets an accessed bit.
             return self.abort_with(AbortReason::Breakpoint);
@@ -314,10 +319,7 @@ impl Cpu {
                     if self.remaining == 0 {
                         return None;
                     }
-                    if self.pass_breakpoint == Some(self.tick()) {
-                        return self.step();
-                    }
-                    return Some(Exit::Breakpoint);
+                    return self.step();
                 }
             }
         }
@@ -370,28 +372,53 @@ impl Cpu {
         if self.at_breakpoint() {
             return Some(Exit::Breakpoint);
         }
+        let breakpoints = self.instruction_breakpoints();
+        if breakpoints != 0 {
+            return self.fault(Fault::debug(breakpoints as u64));
+        }
         self.stepping = true;
-        let exit = self.step_inside();
+        let exit = self.run_single();
         self.stepping = false;
         exit
     }
 
-    fn step_inside(&mut self) -> Option<Exit> {
-        let trap = self.state.flags.other() & bits::TF != 0;
+    /// Runs the instruction that EFLAGS.RF is set for: as in blocks, but without looking at breakpoints.
+    fn resume(&mut self) -> Option<Exit> {
+        if self.at_breakpoint() {
+            return Some(Exit::Breakpoint);
+        }
+        self.run_single()
+    }
+
+    /// Runs one instruction, which ends what the one before it held off, and gathers the traps of it.
+    fn run_single(&mut self) -> Option<Exit> {
+        let before = self.state.flags.other();
+        let traps = self.state.pending_trap;
+        self.after_stack_load = self.state.shadow == shadow::STACK;
+        self.step_trap_lost = false;
         self.event_at.0 = self.linear_rip();
         self.state.shadow = 0;
         let Ok(block) = self.find_block(true) else {
             return self.after_abort(std::ptr::null());
         };
+        // Instructions find RF clear; IRET and unfinished repetitions set it.
+        self.state.flags.set_other(bits::RF, false);
         // SAFETY: as in `run_blocks`.
         let current = unsafe { &*block };
         let first = unsafe { &*current.first };
         let flow = (first.handler.get())(self, first);
+        self.after_stack_load = false;
         match flow {
             Flow::Fallthrough | Flow::Taken | Flow::Indirect | Flow::Attention => {
                 self.remaining -= 1;
             }
-            Flow::Abort => return self.after_abort(block),
+            Flow::Abort => {
+                if before & bits::RF != 0 {
+                    self.state.flags.set_other(bits::RF, true);
+                }
+                self.state.pending_trap = traps;
+                return self.after_abort(block);
+            }
             // The instruction has overwritten itself: it has run, and what follows is decoded anew. The op that
             // was not reached is the end of the block.
             Flow::Resync => {
@@ -399,8 +426,8 @@ impl Cpu {
             }
             Flow::Breakpoint => unreachable!("blocks of one instruction have no breakpoints"),
         }
-        if trap && self.state.flags.other() & bits::TF != 0 {
-            self.state.pending_trap = 1;
+        if before & bits::TF != 0 && !self.step_trap_lost {
+            self.state.pending_trap |= pending::STEP;
         }
         None
     }
@@ -421,7 +448,8 @@ impl Cpu {
                     self.step()
                 }
             }
-            AbortReason::Breakpoint => Some(Exit::Breakpoint),
+            // The debugger's or the guest's.
+            AbortReason::Breakpoint => self.step(),
             AbortReason::Fault(fault) => self.fault(fault),
             AbortReason::NotCanonical => {
                 let vector = if stack_operand {

@@ -15,7 +15,8 @@ pub const DATA: u64 = 0x2_0000;
 /// The page table of the lowest 2 MiB, in which the pages of RAM are present.
 pub const PAGE_TABLE: u64 = TABLES + 0x3000;
 const TABLES: u64 = 0x8000;
-const IDT: u64 = 0x4000;
+/// Interrupt gates of the 32 exceptions.
+pub const IDT: u64 = 0x4000;
 const GDT: u64 = 0x5000;
 /// Exception handlers: a HLT each, 16 bytes apart, in the order of the vectors.
 const HANDLERS: u64 = 0x6000;

@@ -173,9 +173,13 @@ pub fn record(
     let machine = &mut prepared.machine;
     {
         let memory = &machine.cpu.memory;
-        let numbers: Vec<u64> = (0..memory.pages())
-            .map(|page| memory.page_address(page) >> 12)
+        // What loading did not write is zero, and is better not looked at: a page that is read takes memory.
+        let mut numbers: Vec<u64> = memory
+            .dirty()
+            .iter()
+            .map(|&page| memory.page_address(page as usize) >> 12)
             .collect();
+        numbers.sort_unstable();
         writer.ram(numbers, |number, out| {
             memory.read(number << 12, out);
         })?;

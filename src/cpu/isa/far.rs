@@ -5,13 +5,14 @@
 //! protected mode and long mode.
 
 use super::{Lowered, ending, width};
+use crate::cpu::debug::pending;
 use crate::cpu::decode::{Context, Mode};
 use crate::cpu::events::Event;
 use crate::cpu::flags::bits;
 use crate::cpu::op::{Flow, Op, op_flags};
 use crate::cpu::segment::{Descriptor, selector_code};
 use crate::cpu::state::{Segment, efer, gpr, rights, seg};
-use crate::cpu::{Abort, Cpu, vector};
+use crate::cpu::{Abort, AbortReason, Cpu, vector};
 use iced_x86::{Code, Mnemonic};
 
 /// The vector of 32-bit system calls in Linux.
@@ -333,19 +334,28 @@ fn ret_far(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
 
 fn iret(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     let (at, cpl) = (cpu.linear_of(op), cpu.state.cpl);
-    cpu.interrupt_return(op.aux as u64)?;
-    if cpl != 3 && cpu.state.cpl == 3 {
+    let result = cpu.interrupt_return(op.aux as u64);
+    if result.is_err() && cpu.abort != AbortReason::NeedsStep {
+        // Even one that faults lets NMIs in again (SDM volume 3, 6.7.1).
+        cpu.state.nmi_blocked = 0;
+    }
+    if result.is_ok() && cpl != 3 && cpu.state.cpl == 3 {
         cpu.event(at, Event::UserReturn);
     }
-    Ok(Flow::Attention)
+    result.map(|()| Flow::Attention)
 }
 
-/// An instruction that goes through the IDT.
-fn interrupt(cpu: &mut Cpu, op: &Op, vector: u8) -> Result<Flow, Abort> {
+/// An instruction that goes through the IDT by `enter`, which is given the address to return to.
+fn interrupt(
+    cpu: &mut Cpu,
+    op: &Op,
+    vector: u8,
+    enter: impl FnOnce(&mut Cpu, u64) -> Result<(), Abort>,
+) -> Result<Flow, Abort> {
     let (at, cpl) = (cpu.linear_of(op), cpu.state.cpl);
     let back = cpu.return_address(op);
     cpu.event_at.0 = at;
-    cpu.software_interrupt(vector, back)?;
+    enter(cpu, back)?;
     let event = match vector {
         LINUX_GATE if cpl == 3 => Event::SystemCall {
             number: cpu.state.gpr[gpr::RAX] & 0xffff_ffff,
@@ -361,16 +371,22 @@ fn interrupt(cpu: &mut Cpu, op: &Op, vector: u8) -> Result<Flow, Abort> {
     Ok(Flow::Attention)
 }
 
+fn software(cpu: &mut Cpu, op: &Op, vector: u8) -> Result<Flow, Abort> {
+    interrupt(cpu, op, vector, |cpu, back| {
+        cpu.software_interrupt(vector, back)
+    })
+}
+
 fn int_n(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
-    interrupt(cpu, op, op.imm as u8)
+    software(cpu, op, op.imm as u8)
 }
 
 fn int3(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
-    interrupt(cpu, op, vector::BP)
+    software(cpu, op, vector::BP)
 }
 
 fn int1(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
-    interrupt(cpu, op, vector::DB)
+    interrupt(cpu, op, vector::DB, Cpu::debug_interrupt)
 }
 
 fn into(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
@@ -378,7 +394,7 @@ fn into(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
         cpu.advance(op);
         return Ok(Flow::Indirect);
     }
-    interrupt(cpu, op, vector::OF)
+    software(cpu, op, vector::OF)
 }
 
 /// A flat segment as the system-call instructions load it, without looking at any descriptor.
@@ -409,6 +425,8 @@ fn syscall(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     cpu.state.set_rip(cpu.state.lstar);
     let rflags = cpu.state.rflags() & !cpu.state.fmask & !bits::RF;
     cpu.state.flags.set_rflags(rflags);
+    // Whether a single-step trap follows is for the new TF to say.
+    cpu.step_trap_lost = rflags & bits::TF == 0;
     let selector = (cpu.state.star >> 32) as u16 & 0xfffc;
     cpu.set_segment(seg::CS, flat(selector, true, true, 0), 0);
     cpu.set_segment(seg::SS, flat(selector + 8, false, false, 0), 0);
@@ -434,6 +452,11 @@ fn sysret(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     let permitted = bits::ALL & !(bits::RF | bits::VM);
     let rflags = cpu.state.gpr[gpr::R11] & permitted;
     cpu.state.flags.set_rflags(rflags);
+    // Unlike after IRET, a TF that this sets traps at once.
+    cpu.step_trap_lost = true;
+    if rflags & bits::TF != 0 {
+        cpu.state.pending_trap |= pending::STEP;
+    }
     let base = (cpu.state.star >> 48) as u16;
     let code = if long { base.wrapping_add(16) } else { base } | 3;
     cpu.set_segment(seg::CS, flat(code, true, long, 3), 0);

@@ -3,6 +3,7 @@
 use super::string::address_mask;
 use super::{Lowered, alone, width};
 use crate::cpu::decode::Context;
+use crate::cpu::flags::bits;
 use crate::cpu::op::{Flow, Op, op_flags};
 use crate::cpu::state::{gpr, seg};
 use crate::cpu::{Abort, Cpu};
@@ -75,6 +76,7 @@ fn port_of(cpu: &Cpu, op: &Op) -> u16 {
 fn read_port(cpu: &mut Cpu, op: &Op, port: u16) -> u32 {
     let (now, index) = (cpu.tick_of(op), cpu.index);
     cpu.attention = true;
+    cpu.watch_port(port, op.aux);
     cpu.world().pio_read(now, index, port, op.aux)
 }
 
@@ -82,6 +84,7 @@ fn write_port(cpu: &mut Cpu, op: &Op, port: u16, value: u32) {
     let (now, index) = (cpu.tick_of(op), cpu.index);
     let mask = u32::MAX >> (32 - 8 * op.aux as u32);
     cpu.attention = true;
+    cpu.watch_port(port, op.aux);
     cpu.world()
         .pio_write(now, index, port, op.aux, value & mask);
 }
@@ -120,6 +123,7 @@ fn finish(cpu: &mut Cpu, op: &Op) {
         let left = (cpu.state.gpr[gpr::RCX] & address_mask(op)).wrapping_sub(1);
         cpu.set_counter(op, gpr::RCX, left);
         if left != 0 {
+            cpu.state.flags.set_other(bits::RF, true);
             return;
         }
     }

@@ -299,26 +299,17 @@ fn set_cr4(cpu: &mut Cpu, value: u64) -> Result<(), Abort> {
         load_pdptes(cpu, cr3)?;
     }
     cpu.state.cr4 = value;
+    if (old ^ value) & cr4::DE != 0 {
+        cpu.update_armed();
+    }
     if (old ^ value) & paging != 0 {
         cpu.forget_translations();
     }
     Ok(())
 }
 
-/// The debug register that an encoding names: 4 and 5 are 6 and 7 unless CR4.DE says #UD.
-fn debug_register(cpu: &mut Cpu, number: u8) -> Result<usize, Abort> {
-    match number {
-        4 | 5 if cpu.state.cr4 & cr4::DE != 0 => cpu.undefined(),
-        4 | 5 => Ok(number as usize + 2),
-        0..=7 => Ok(number as usize),
-        _ => cpu.undefined(),
-    }
-}
-
 fn move_from_debug(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
-    cpu.privileged()?;
-    let register = debug_register(cpu, op.src)?;
-    let value = cpu.state.dr[register];
+    let value = cpu.read_debug_register(op.src)?;
     if cpu.mode == Mode::Bits64 {
         cpu.set_reg::<u64>(op.dst, value);
     } else {
@@ -328,20 +319,8 @@ fn move_from_debug(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
 }
 
 fn move_to_debug(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
-    cpu.privileged()?;
-    let register = debug_register(cpu, op.dst)?;
     let value = whole(cpu, op.src);
-    if register >= 6 && value >> 32 != 0 {
-        return cpu.general_protection();
-    }
-    cpu.state.dr[register] = match register {
-        6 => value & 0x1_e00f | 0xffff_0ff0,
-        7 => value & 0xffff_2fff | 0x400,
-        _ => value,
-    };
-    if register == 7 && value & 0xff != 0 {
-        log::warn!("the guest sets hardware breakpoints, which this processor does not take yet");
-    }
+    cpu.write_debug_register(op.dst, value)?;
     cpu.advance(op);
     Ok(Flow::Attention)
 }

@@ -491,7 +491,7 @@ fn load_segment_mem(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
 fn finish_segment_load(cpu: &mut Cpu, op: &Op, selector: u16) -> Result<Flow, Abort> {
     cpu.load_segment(op.dst as usize, selector)?;
     if op.dst as usize == seg::SS {
-        cpu.state.shadow = 1;
+        cpu.hold_off_after_stack_load();
     }
     cpu.advance(op);
     Ok(Flow::Attention)

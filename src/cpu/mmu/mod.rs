@@ -127,7 +127,8 @@ impl Cpu {
         }
     }
 
-    fn check_canonical(&mut self, address: u64, bytes: usize) -> Result<(), Abort> {
+    /// [`AbortReason::NotCanonical`] where an access would not stay within the two halves.
+    pub fn check_canonical(&mut self, address: u64, bytes: usize) -> Result<(), Abort> {
         if self.state.long_mode() {
             let last = address.wrapping_add(bytes as u64 - 1);
             let canonical = |a: u64| ((a << 16) as i64 >> 16) as u64 == a;
@@ -184,8 +185,15 @@ impl Cpu {
         self.write_physical(second, tail)
     }
 
-    /// Notices a hit watchpoint: the instruction aborts, or, when stepped over, leaves a note.
+    /// Notices a hit watchpoint or data breakpoint: the instruction aborts, or, when stepped over, leaves a note.
     fn watch(&mut self, address: u64, bytes: usize, write: bool) -> Result<(), Abort> {
+        let traps = self.armed.data_hits(address, bytes as u64, write);
+        if traps != 0 {
+            if !self.stepping {
+                return self.abort_with(AbortReason::NeedsStep);
+            }
+            self.state.pending_trap |= traps;
+        }
         let last = address.wrapping_add(bytes as u64 - 1);
         if !self.stops.is_watched_page(address) && !self.stops.is_watched_page(last) {
             return Ok(());
@@ -325,7 +333,7 @@ impl Cpu {
                 .fill_fetch(access == Access::User, address, walk.physical);
             return;
         }
-        if self.stops.is_watched_page(address) {
+        if self.stops.is_watched_page(address) || self.armed.is_watched_page(address) {
             return;
         }
         let user = access == Access::User;

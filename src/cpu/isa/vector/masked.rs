@@ -114,9 +114,11 @@ fn gather_elements<I: Width, W: Width>(cpu: &mut Cpu, op: &Op) -> Result<(), Abo
     cpu.avx_ready()?;
     let index = cpu.state.vector[(op.index & 15) as usize].0;
     let (destination, mask) = ((op.dst & 15) as usize, (op.aux & 15) as usize);
-    // All of an element's mask is as its top bit, whether or not a fault comes between.
-    for n in 0..op.aux2 as usize {
-        let sign = element::<W>(&cpu.state.vector[mask].0, n).sign();
+    // All of an element's mask is as its top bit before anything is loaded, those of elements that have no index
+    // included; what is beyond the vector length is 0.
+    let length = op.aux2 as usize * I::BYTES.max(W::BYTES);
+    for n in 0..32 / W::BYTES {
+        let sign = n < length / W::BYTES && element::<W>(&cpu.state.vector[mask].0, n).sign();
         let bits = W::from_u64(if sign { !0 } else { 0 });
         set_element(&mut cpu.state.vector[mask].0, n, bits);
     }
@@ -125,6 +127,7 @@ fn gather_elements<I: Width, W: Width>(cpu: &mut Cpu, op: &Op) -> Result<(), Abo
             let address = gather_address(cpu, op, element::<I>(&index, n).sext(), W::BYTES)?;
             let value = cpu.read::<W>(address)?;
             set_element(&mut cpu.state.vector[destination].0, n, value);
+            cpu.state.vector[destination].0[length / 8..].fill(0);
             set_element(&mut cpu.state.vector[mask].0, n, W::from_u64(0));
         }
     }

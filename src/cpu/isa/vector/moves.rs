@@ -320,6 +320,8 @@ fn load_mm<W: Width>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
 fn store_mm<W: Width>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     cpu.mmx_ready()?;
     let value = W::from_u64(cpu.mm(op.src));
+    // The top is set even where the store then faults, as on Intel's processors; the tags are not.
+    cpu.set_mmx_top();
     cpu.store(op, value)?;
     cpu.enter_mmx();
     Ok(())
