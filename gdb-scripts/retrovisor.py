@@ -11,6 +11,7 @@ completion come from the server itself (`monitor help --json`). What a `monitor`
 """
 
 import json
+import os
 import re
 import struct
 
@@ -189,25 +190,29 @@ def search(line):
     here = tick()
     monitor("ask " + line)
     quietly("continue")
-    gdb.write(monitor("answer"))
+    text = monitor("answer")
+    # What remains to be done is done.
+    gdb.write("".join(part for part in text.splitlines(True) if "`continue`" not in part))
     if tick() != here:
         gdb.execute("frame")
 
 
 def quietly(line):
     """Runs a command without the words in which GDB tells of the stop."""
-    silence = "suppress-cli-notifications"
-    try:
-        was = gdb.parameter(silence)
-    except RuntimeError:
-        # An older GDB says that it has stopped.
+    # They go to standard output whatever to_string says. What is no terminal may be a front end's, which needs them.
+    if not os.isatty(1):
         gdb.execute(line, to_string=True)
         return
-    gdb.execute("set {} on".format(silence))
+    gdb.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
     try:
         gdb.execute(line, to_string=True)
     finally:
-        gdb.execute("set {} {}".format(silence, "on" if was else "off"))
+        gdb.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def tick():
@@ -307,7 +312,8 @@ class Watch(gdb.Command):
 usage: rv watch [-r | -a] EXPRESSION [if CONDITION]
 
 As GDB's `watch -l` (with -r `rwatch`, with -a `awatch`), but a condition costs no round trip. The server looks at it
-just after each access; it can have registers, memory and global variables in it.
+just after each access; it can have registers, memory and global variables in it. What GDB shows as the old value is
+what it saw last, which need not be what was overwritten.
 
 example:
   rv watch jiffies if $rdi == 5"""
