@@ -92,6 +92,7 @@ fn area_address(cpu: &mut Cpu, op: &Op, write: bool) -> Result<u64, Abort> {
         return cpu.raise(vector::NM);
     }
     let address = cpu.address(op, UPPER_HALVES, write)?;
+    cpu.check_alignment(address, 4)?;
     if address & 63 != 0 {
         return cpu.general_protection();
     }
