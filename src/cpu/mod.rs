@@ -16,6 +16,7 @@ pub mod debug;
 pub mod decode;
 pub mod events;
 pub mod exceptions;
+pub mod features;
 pub mod flags;
 pub mod isa;
 pub mod mmu;
@@ -36,6 +37,7 @@ use blocks::Blocks;
 use cpuid::CpuModel;
 use debug::Armed;
 use events::Event;
+use features::Features;
 use flags::Width;
 use mmu::tables::Tables;
 use mmu::tlb::{Access, Tlb};
@@ -164,6 +166,8 @@ pub struct Cpu {
     pub memory: Memory,
     /// What a debugger wants.
     stops: Stops,
+    /// The fault of a memory operand's segment, until the operand is accessed.
+    deferred: Fault,
     /// What the guest's debug registers arm (derived).
     armed: Armed,
     /// The instruction that runs by itself comes after one that loaded SS.
@@ -171,7 +175,9 @@ pub struct Cpu {
     /// The instruction that runs by itself raises no single-step trap, although TF was set before it.
     step_trap_lost: bool,
     /// What CPUID says.
-    pub model: CpuModel,
+    model: CpuModel,
+    /// What follows from that (derived).
+    features: Features,
     blocks: Blocks,
     tables: Tables,
     new_tables: Vec<usize>,
@@ -207,9 +213,11 @@ impl Cpu {
             pass_breakpoint: None,
             memory,
             stops: Stops::default(),
+            deferred: Fault::plain(vector::GP),
             armed: Armed::default(),
             after_stack_load: false,
             step_trap_lost: false,
+            features: Features::of(&model),
             model,
             blocks: Blocks::new(),
             tables: Tables::default(),
@@ -221,6 +229,13 @@ impl Cpu {
         });
         cpu.state_changed();
         cpu
+    }
+
+    /// Makes it another processor.
+    pub fn set_model(&mut self, model: CpuModel) {
+        self.features = Features::of(&model);
+        self.model = model;
+        self.forget_code();
     }
 
     /// The current tick, at a boundary of instructions (or of the op that runs alone).

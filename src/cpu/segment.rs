@@ -224,8 +224,14 @@ impl Cpu {
         self.state.seg_base[register] = base;
     }
 
-    /// Loads a null selector. Intel clears the base; it stays in FS and GS where the SDM leaves it open.
+    /// Loads a null selector. Base and limit of FS and GS stay on AMD's processors, unless CPUID says otherwise.
     pub fn load_null(&mut self, register: usize, selector: u16) {
+        if !self.features.null_clears_base && matches!(register, seg::FS | seg::GS) {
+            let segment = &mut self.state.seg[register];
+            segment.rights = 0;
+            segment.selector = selector;
+            return;
+        }
         self.set_segment(
             register,
             Segment {

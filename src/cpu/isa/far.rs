@@ -413,37 +413,92 @@ fn flat(selector: u16, code: bool, long: bool, dpl: u8) -> Segment {
 }
 
 fn syscall(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    let long = cpu.state.long_mode();
     // Intel: only in 64-bit mode.
-    if cpu.state.efer & efer::SCE == 0 || cpu.mode != Mode::Bits64 {
+    let elsewhere = cpu.mode != Mode::Bits64 && !cpu.features.amd;
+    if cpu.state.efer & efer::SCE == 0 || !cpu.state.protected() || elsewhere {
         return cpu.undefined();
     }
     let at = cpu.linear_of(op);
     let number = cpu.state.gpr[gpr::RAX];
     let back = cpu.return_address(op);
     cpu.state.gpr[gpr::RCX] = back;
+    // Compatibility mode's numbers are those of the 32-bit ABI.
+    let wide = cpu.mode == Mode::Bits64;
+    if !long {
+        syscall_legacy(cpu);
+        cpu.event(at, Event::SystemCall { number, wide });
+        return Ok(Flow::Attention);
+    }
     cpu.state.gpr[gpr::R11] = cpu.state.rflags() & !bits::RF;
-    cpu.state.set_rip(cpu.state.lstar);
+    let target = if wide {
+        cpu.state.lstar
+    } else {
+        cpu.state.cstar
+    };
+    cpu.state.set_rip(target);
     let rflags = cpu.state.rflags() & !cpu.state.fmask & !bits::RF;
     cpu.state.flags.set_rflags(rflags);
     // Whether a single-step trap follows is for the new TF to say.
     cpu.step_trap_lost = rflags & bits::TF == 0;
     let selector = (cpu.state.star >> 32) as u16 & 0xfffc;
     cpu.set_segment(seg::CS, flat(selector, true, true, 0), 0);
-    cpu.set_segment(seg::SS, flat(selector + 8, false, false, 0), 0);
+    cpu.set_segment(seg::SS, flat(selector.wrapping_add(8), false, false, 0), 0);
     cpu.state.cpl = 0;
     cpu.update_mode();
-    cpu.event(at, Event::SystemCall { number, wide: true });
+    cpu.event(at, Event::SystemCall { number, wide });
+    Ok(Flow::Attention)
+}
+
+/// SYSCALL outside of long mode: AMD only (APM volume 3, SYSCALL).
+fn syscall_legacy(cpu: &mut Cpu) {
+    let star = cpu.state.star;
+    cpu.state.set_rip(star & 0xffff_ffff);
+    let cleared = bits::IF | bits::RF | bits::VM;
+    cpu.state.flags.set_other(cleared, false);
+    let selector = (star >> 32) as u16 & 0xfffc;
+    cpu.set_segment(seg::CS, flat(selector, true, false, 0), 0);
+    cpu.set_segment(seg::SS, flat(selector.wrapping_add(8), false, false, 0), 0);
+    cpu.state.cpl = 0;
+    cpu.update_mode();
+}
+
+/// SYSRET outside of 64-bit mode: AMD only (APM volume 3, SYSRET). In long mode it takes its flags from R11.
+fn sysret_legacy(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    let at = cpu.linear_of(op);
+    if cpu.state.cpl != 0 {
+        return cpu.general_protection();
+    }
+    let base = (cpu.state.star >> 48) as u16;
+    cpu.state.set_rip(cpu.state.gpr[gpr::RCX] & 0xffff_ffff);
+    if cpu.state.long_mode() {
+        let permitted = bits::ALL & !(bits::RF | bits::VM);
+        let rflags = cpu.state.gpr[gpr::R11] & permitted;
+        cpu.state.flags.set_rflags(rflags);
+    } else {
+        cpu.state.flags.set_other(bits::IF, true);
+    }
+    cpu.set_segment(seg::CS, flat(base | 3, true, false, 3), 0);
+    cpu.state.seg[seg::SS].selector = base.wrapping_add(8) | 3;
+    cpu.state.cpl = 3;
+    cpu.update_mode();
+    cpu.event(at, Event::UserReturn);
     Ok(Flow::Attention)
 }
 
 fn sysret(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
-    if cpu.state.efer & efer::SCE == 0 || cpu.mode != Mode::Bits64 {
+    let elsewhere = cpu.mode != Mode::Bits64 && !cpu.features.amd;
+    if cpu.state.efer & efer::SCE == 0 || !cpu.state.protected() || elsewhere {
         return cpu.undefined();
+    }
+    if cpu.mode != Mode::Bits64 {
+        return sysret_legacy(cpu, op);
     }
     let target = cpu.state.gpr[gpr::RCX];
     let long = op.aux == 8;
-    // Intel checks the target before it changes anything.
-    if cpu.state.cpl != 0 || long && ((target << 16) as i64 >> 16) as u64 != target {
+    // Intel checks the target before it changes anything; AMD's next fetch, at level 3, raises the fault.
+    let canonical = ((target << 16) as i64 >> 16) as u64 == target;
+    if cpu.state.cpl != 0 || long && !canonical && !cpu.features.amd {
         return cpu.general_protection();
     }
     let at = cpu.linear_of(op);
@@ -460,14 +515,30 @@ fn sysret(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     let base = (cpu.state.star >> 48) as u16;
     let code = if long { base.wrapping_add(16) } else { base } | 3;
     cpu.set_segment(seg::CS, flat(code, true, long, 3), 0);
-    cpu.set_segment(seg::SS, flat(base.wrapping_add(8) | 3, false, false, 3), 0);
+    let stack = base.wrapping_add(8) | 3;
+    if cpu.features.amd {
+        // Only the selector: the rest of SS is for the system to have made right.
+        cpu.state.seg[seg::SS].selector = stack;
+    } else {
+        cpu.set_segment(seg::SS, flat(stack, false, false, 3), 0);
+    }
     cpu.state.cpl = 3;
     cpu.update_mode();
     cpu.event(at, Event::UserReturn);
     Ok(Flow::Attention)
 }
 
+/// AMD's processors have SYSENTER and SYSEXIT outside of long mode only.
+fn check_sysenter(cpu: &mut Cpu) -> Result<(), Abort> {
+    if cpu.features.amd && cpu.state.long_mode() {
+        cpu.undefined()
+    } else {
+        Ok(())
+    }
+}
+
 fn sysenter(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    check_sysenter(cpu)?;
     let [cs, esp, eip] = cpu.state.sysenter;
     if !cpu.state.protected() || cs & 0xfffc == 0 {
         return cpu.general_protection();
@@ -499,6 +570,7 @@ fn sysenter(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
 }
 
 fn sysexit(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    check_sysenter(cpu)?;
     let cs = cpu.state.sysenter[0];
     if !cpu.state.protected() || cs & 0xfffc == 0 || cpu.state.cpl != 0 {
         return cpu.general_protection();

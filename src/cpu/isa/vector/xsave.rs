@@ -93,6 +93,7 @@ fn area_address(cpu: &mut Cpu, op: &Op, write: bool) -> Result<u64, Abort> {
     }
     let address = cpu.address(op, UPPER_HALVES, write)?;
     cpu.check_canonical(address, 1)?;
+    cpu.check_alignment(address, 4)?;
     if address & 63 != 0 {
         return cpu.general_protection();
     }
