@@ -138,7 +138,7 @@ impl Machine {
         for vector in 0..256u64 {
             let handler = HANDLERS + 16 * vector;
             self.put(handler, 1, 0xf4);
-            self.put(4 * vector, 4, (HANDLERS / 16) << 16 | 16 * vector);
+            self.put(4 * vector, 4, ((HANDLERS / 16) << 16) | (16 * vector));
             if self.mode.long() {
                 self.put(IDT + 16 * vector, 8, 0xee00 << 32 | 0x58 << 16 | handler);
             } else {
@@ -160,11 +160,11 @@ impl Machine {
         self.put(TSS + 0x66, 2, 0x68);
         self.ram[TSS as usize + 0x68..TSS as usize + 0x110].fill(0xff);
         // 4-level tables: the lowest 2 MiB, user and writable, accessed and dirty.
-        self.put(TABLES, 8, TABLES + 0x1000 | 0x27);
-        self.put(TABLES + 0x1000, 8, TABLES + 0x2000 | 0x27);
+        self.put(TABLES, 8, (TABLES + 0x1000) | 0x27);
+        self.put(TABLES + 0x1000, 8, (TABLES + 0x2000) | 0x27);
         self.put(TABLES + 0x2000, 8, 0xe7);
         // What follows the instruction halts, or faults at outer levels.
-        self.ram[CODE as usize..CODE as usize + 64].fill(0xf4);
+        self.ram[CODE as usize..CODE as usize + 0x8000].fill(0xf4);
     }
 
     fn set_up(&mut self) {

@@ -5,8 +5,11 @@
 //! What a line of a table means says `script.rs`; the machine that it starts from is in `machine.rs`.
 
 mod engine;
+mod kvm;
 mod machine;
 mod script;
+#[path = "../support/mod.rs"]
+mod support;
 mod tables;
 
 use engine::{Engine, Ports};
@@ -47,4 +50,27 @@ fn every_case_comes_out_as_the_manual_says() {
     );
     assert!(count >= 300, "{count} cases");
     println!("{count} cases in {} tables", tables::ALL.len());
+}
+
+/// Ticks within which every case halts.
+const TICKS: u64 = 40;
+
+#[test]
+fn the_same_cases_under_kvm() {
+    let mut oracle = match kvm::Oracle::new() {
+        Ok(oracle) => oracle,
+        Err(why) => return support::skip("the_same_cases_under_kvm", &why),
+    };
+    let mut engine = Engine::new();
+    let mut tally = kvm::Tally::default();
+    for (name, table) in tables::ALL {
+        for case in script::cases(table) {
+            let start = case.start();
+            tally.compare(&mut engine, &mut oracle, &start, || {
+                format!("{name}: {}", case.line)
+            });
+        }
+    }
+    println!("{}", tally.summary());
+    tally.finish();
 }
