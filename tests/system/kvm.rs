@@ -2,7 +2,8 @@
 
 use crate::engine::{Engine, Ports, port_value};
 use crate::machine::{Machine, RAM};
-use crate::script::compare;
+use crate::quirks::Quirk;
+use crate::script::{cases, compare};
 use kvm_bindings::{
     KVM_MAX_CPUID_ENTRIES, Msrs, kvm_debugregs, kvm_dtable, kvm_mp_state, kvm_msr_entry, kvm_regs,
     kvm_segment, kvm_userspace_memory_region,
@@ -94,6 +95,14 @@ impl Oracle {
         Ok(Virtual { vcpu, _vm: vm })
     }
 
+    /// Whether this KVM has no hardware below it (see `quirks.rs`).
+    pub fn is_software(&mut self, engine: &mut Engine) -> bool {
+        let case = cases(Quirk::PROBE).next().expect("one case");
+        let mut tally = Tally::default();
+        tally.compare(engine, self, &case.start(), None, String::new);
+        tally.equal == 0
+    }
+
     /// Runs a machine until it halts.
     pub fn run(&mut self, start: &Machine) -> End {
         self.memory.copy_from_slice(&start.ram);
@@ -129,6 +138,8 @@ pub struct Tally {
     equal: usize,
     /// What this KVM could not execute, by its reason.
     cannot: BTreeMap<String, usize>,
+    /// What KVM gets wrong, by its reason.
+    quirks: BTreeMap<&'static str, usize>,
     different: Vec<String>,
 }
 
@@ -139,6 +150,7 @@ impl Tally {
         engine: &mut Engine,
         oracle: &mut Oracle,
         start: &Machine,
+        quirk: Option<&'static str>,
         name: impl Fn() -> String,
     ) {
         let mut world = Ports::default();
@@ -160,19 +172,27 @@ impl Tally {
         }
         if wrong.is_empty() {
             self.equal += 1;
+        } else if let Some(why) = quirk {
+            *self.quirks.entry(why).or_default() += 1;
         } else {
             self.different
                 .push(format!("{}\n    {}", name(), wrong.join("\n    ")));
         }
     }
 
-    /// Figures in one line.
+    /// How many came out equal.
+    pub fn equal(&self) -> usize {
+        self.equal
+    }
+
+    /// Figures.
     pub fn summary(&self) -> String {
         format!(
-            "{} equal, {} different, not executed by this KVM: {:?}",
+            "{} equal, {} different; not executed by this KVM: {:?}; KVM's own: {:#?}",
             self.equal,
             self.different.len(),
-            self.cannot
+            self.cannot,
+            self.quirks
         )
     }
 

@@ -20,7 +20,7 @@ p32.3 | 9c | fl=202 | esp=8bfc d[8bfc]=202
 l64 | 9c | fl=202 | rsp=5bf8 q[5bf8]=202
 l64 | 66 9c | fl=202 | rsp=5bfe w[5bfe]=202
 p32 | 9d | d[sp]=247ed7 | esp=5c04 fl=247ed7
-p32 | 9d | d[sp]=ffffffff fl=2 | esp=5c04 fl=247fd7
+p32 | 9d | d[sp]=fffffeff fl=2 | esp=5c04 fl=247ed7
 p32.3 | 9d | d[sp]=3602 | esp=8c04 fl=402
 p32.3 | 9d | d[sp]=602 fl=3002 | esp=8c04 fl=3602
 p32.1 | 9d | d[sp]=3202 fl=1002 | esp=6c04 fl=1202
