@@ -26,9 +26,12 @@ pub mod run;
 pub mod segment;
 pub mod state;
 pub mod stops;
+mod task;
 #[cfg(test)]
 pub mod testing;
 pub mod touched;
+mod transfer;
+mod vm86;
 pub mod world;
 
 use crate::memory::Memory;

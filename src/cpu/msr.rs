@@ -191,10 +191,7 @@ impl Cpu {
                 }
                 valid
             }
-            TSC_AUX => {
-                self.state.tsc_aux = value & 0xffff_ffff;
-                value >> 32 == 0
-            }
+            TSC_AUX if value >> 32 != 0 => false,
             _ => self.write_plain_msr(msr, value),
         };
         if valid {
@@ -219,6 +216,7 @@ impl Cpu {
             LSTAR => &mut s.lstar,
             CSTAR => &mut s.cstar,
             FMASK => &mut s.fmask,
+            TSC_AUX => &mut s.tsc_aux,
             FS_BASE => &mut s.seg_base[seg::FS],
             GS_BASE => &mut s.seg_base[seg::GS],
             KERNEL_GS_BASE => &mut s.kernel_gs_base,

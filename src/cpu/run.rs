@@ -103,7 +103,9 @@ impl Cpu {
                 }
             }
             let flags = self.state.flags.other();
-            let exit = if self.state.shadow != 0 || flags & bits::TF != 0 {
+            let alone =
+                self.state.shadow != 0 || flags & bits::TF != 0 || self.code_limit_is_near();
+            let exit = if alone {
                 self.step()
             } else if flags & bits::RF != 0 {
                 self.resume()
@@ -116,6 +118,16 @@ impl Cpu {
             if self.blocks.is_full() {
                 self.forget_code();
             }
+        }
+    }
+
+    /// Whether blocks could run past the end of the code segment: then each instruction is looked at by itself.
+    fn code_limit_is_near(&self) -> bool {
+        let limit = self.state.seg[super::state::seg::CS].limit;
+        match self.mode {
+            super::decode::Mode::Bits64 => false,
+            super::decode::Mode::Bits32 => limit != u32::MAX,
+            super::decode::Mode::Bits16 => limit < 0xffff,
         }
     }
 
@@ -406,6 +418,12 @@ impl Cpu {
         // SAFETY: as in `run_blocks`.
         let current = unsafe { &*block };
         let first = unsafe { &*current.first };
+        if self.mode != super::decode::Mode::Bits64 {
+            let last = self.state.rip() + current.bytes as u64 - 1;
+            if self.check_code_limit(last).is_err() {
+                return self.after_abort(std::ptr::null());
+            }
+        }
         let flow = (first.handler.get())(self, first);
         self.after_stack_load = false;
         match flow {

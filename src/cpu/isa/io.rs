@@ -47,7 +47,9 @@ fn check_port(cpu: &mut Cpu, port: u16, bytes: u8) -> Result<(), Abort> {
         return Ok(());
     }
     let limit = cpu.state.tr.segment.limit as u64;
-    if limit < IO_MAP_BASE + 1 {
+    // A 16-bit task-state segment has no map.
+    let wide = cpu.state.tr.segment.rights & 8 != 0;
+    if !wide || limit < IO_MAP_BASE + 1 {
         return cpu.general_protection();
     }
     let base = cpu.state.tr.base;

@@ -15,7 +15,7 @@ mod muldiv;
 mod shift;
 mod stack;
 mod string;
-mod system;
+pub(in crate::cpu) mod system;
 mod transfer;
 mod vector;
 pub(in crate::cpu) mod x87;

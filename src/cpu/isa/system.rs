@@ -11,7 +11,7 @@ use crate::cpu::op::{Flow, Op, op_flags};
 use crate::cpu::segment::Descriptor;
 use crate::cpu::state::{activity, cr0, cr4, efer, gpr, rights, seg};
 use crate::cpu::{Abort, Cpu, vector};
-use iced_x86::{Mnemonic, OpKind, Register};
+use iced_x86::{Code, Mnemonic, OpKind, Register};
 
 /// Chooses handlers.
 pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
@@ -36,8 +36,14 @@ pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
         // There are no counters.
         Mnemonic::Rdpmc => straight(|cpu: &mut Cpu, _: &Op| cpu.general_protection()),
         Mnemonic::Clflush | Mnemonic::Clflushopt | Mnemonic::Clwb => straight(cache_line),
-        Mnemonic::Lgdt => straight(load_table::<true>),
-        Mnemonic::Lidt => straight(load_table::<false>),
+        Mnemonic::Lgdt => {
+            op.aux = (insn.code() == Code::Lgdt_m1632_16) as u8;
+            straight(load_table::<true>)
+        }
+        Mnemonic::Lidt => {
+            op.aux = (insn.code() == Code::Lidt_m1632_16) as u8;
+            straight(load_table::<false>)
+        }
         Mnemonic::Sgdt => straight(store_table::<true>),
         Mnemonic::Sidt => straight(store_table::<false>),
         Mnemonic::Lldt => ending(lldt),
@@ -270,7 +276,8 @@ fn load_pdptes(cpu: &mut Cpu, cr3: u64) -> Result<(), Abort> {
     Ok(())
 }
 
-fn set_cr3(cpu: &mut Cpu, value: u64) -> Result<(), Abort> {
+/// Loads CR3, and with PAE paging the page-directory-pointer registers.
+pub(in crate::cpu) fn set_cr3(cpu: &mut Cpu, value: u64) -> Result<(), Abort> {
     // Bit 63 asks for keeping the TLB where PCIDs are on; nothing is kept or dropped here anyway.
     let keep = if cpu.state.cr4 & cr4::PCIDE != 0 {
         1 << 63
@@ -503,8 +510,13 @@ fn load_table<const GDT: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     let base = if long {
         cpu.read::<u64>(at)?
     } else {
-        cpu.read::<u32>(at)? as u64
+        // The base has 24 bits where the operand size is 16.
+        let mask = if op.aux != 0 { 0xff_ffff } else { u32::MAX };
+        (cpu.read::<u32>(at)? & mask) as u64
     };
+    if long && ((base << 16) as i64 >> 16) as u64 != base {
+        return cpu.general_protection();
+    }
     let table = if GDT {
         &mut cpu.state.gdtr
     } else {

@@ -135,6 +135,24 @@ impl Cpu {
         self.write_slow(address, value, Access::Supervisor)
     }
 
+    /// Raises what implicit supervisor accesses to a stretch of memory would raise, without accessing.
+    pub(super) fn check_system(
+        &mut self,
+        address: u64,
+        bytes: u64,
+        intent: Intent,
+    ) -> Result<(), Abort> {
+        let address = self.wrap(address);
+        let mut done = 0;
+        while done < bytes {
+            let at = self.wrap(address.wrapping_add(done));
+            self.check_canonical(at, 1)?;
+            self.translate(at, intent, Access::Supervisor)?;
+            done += 0x1000 - (at & 0xfff);
+        }
+        Ok(())
+    }
+
     /// Linear addresses wrap at 4 GiB outside 64-bit mode.
     #[inline]
     fn wrap(&self, address: u64) -> u64 {
