@@ -7,7 +7,9 @@
 mod engine;
 mod kvm;
 mod machine;
+mod paging;
 mod quirks;
+mod random;
 mod script;
 #[path = "../support/mod.rs"]
 mod support;
@@ -15,6 +17,16 @@ mod tables;
 
 use engine::{Engine, Ports};
 use quirks::Quirk;
+
+/// The seed of random cases, printed: `RETROVISOR_TEST_SEED` repeats a run.
+fn seed() -> u64 {
+    let given = std::env::var("RETROVISOR_TEST_SEED").ok();
+    let seed = given
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| fastrand::u64(..));
+    println!("RETROVISOR_TEST_SEED={seed}");
+    seed
+}
 
 /// Runs the cases of a table in the engine, one tick each.
 fn check(name: &str, table: &str, failures: &mut Vec<String>) -> usize {
