@@ -30,7 +30,7 @@ pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
         Mnemonic::Invlpg | Mnemonic::Invd | Mnemonic::Wbinvd | Mnemonic::Invpcid => {
             straight(privileged_nothing)
         }
-        Mnemonic::Clflush | Mnemonic::Clflushopt | Mnemonic::Clwb => straight(cache_line),
+        Mnemonic::Clflush | Mnemonic::Clflushopt => straight(cache_line),
         Mnemonic::Lgdt => straight(load_table::<true>),
         Mnemonic::Lidt => straight(load_table::<false>),
         Mnemonic::Sgdt => straight(store_table::<true>),

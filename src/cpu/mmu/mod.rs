@@ -8,6 +8,7 @@ pub mod tables;
 pub mod tlb;
 pub mod walk;
 
+use super::decode::Mode;
 use super::flags::{Width, bits};
 use super::state::{cr0, cr4};
 use super::{Abort, AbortReason, Cpu, Fault};
@@ -18,6 +19,10 @@ use walk::{Intent, Walk, error, pte};
 
 /// The longest access of one instruction, in bytes (FXSAVE and XSAVE are made of several).
 const ACCESS_MAX: usize = 64;
+
+/// Stands for the linear address of an operand that its segment does not permit. It is not canonical, nor is
+/// anything near it, so that an access faults.
+pub const REFUSED: u64 = 1 << 62;
 
 impl Cpu {
     /// Loads from a linear address with the rights of the current privilege level.
@@ -94,10 +99,12 @@ impl Cpu {
             return Ok(());
         }
         self.check_canonical(address, bytes)?;
+        let address = self.wrap(address);
         self.translate(address, Intent::Write, self.access)?;
         let last = address.wrapping_add(bytes as u64 - 1);
         if last & !0xfff != address & !0xfff {
-            self.translate(last & !0xfff, Intent::Write, self.access)?;
+            let next = self.next_page(address);
+            self.translate(next, Intent::Write, self.access)?;
         }
         Ok(())
     }
@@ -116,7 +123,16 @@ impl Cpu {
         self.write_slow(address, value, Access::Supervisor)
     }
 
-    /// Linear addresses wrap at 4 GiB outside 64-bit mode.
+    /// Where the page behind the one of an address begins: addresses wrap at 4 GiB outside 64-bit mode.
+    fn next_page(&self, address: u64) -> u64 {
+        let next = (address & !0xfff).wrapping_add(0x1000);
+        if self.mode != Mode::Bits64 && next == 1 << 32 {
+            return 0;
+        }
+        self.wrap(next)
+    }
+
+    /// Linear addresses wrap at 4 GiB outside IA-32e mode. (Within it, descriptor tables may lie higher.)
     #[inline]
     fn wrap(&self, address: u64) -> u64 {
         if self.state.long_mode() {
@@ -126,14 +142,16 @@ impl Cpu {
         }
     }
 
-    /// [`AbortReason::NotCanonical`] where an access would not stay within the two halves.
+    /// [`AbortReason::NotCanonical`] where an access would not stay within the two halves, or was refused before.
     pub fn check_canonical(&mut self, address: u64, bytes: usize) -> Result<(), Abort> {
-        if self.state.long_mode() {
-            let last = address.wrapping_add(bytes as u64 - 1);
-            let canonical = |a: u64| ((a << 16) as i64 >> 16) as u64 == a;
-            if !canonical(address) || !canonical(last) {
-                return self.abort_with(AbortReason::NotCanonical);
-            }
+        let canonical = |a: u64| ((a << 16) as i64 >> 16) as u64 == a;
+        let refused = if self.state.long_mode() {
+            !canonical(address) || !canonical(address.wrapping_add(bytes as u64 - 1))
+        } else {
+            address >> 62 == REFUSED >> 62
+        };
+        if refused {
+            return self.abort_with(AbortReason::NotCanonical);
         }
         Ok(())
     }
@@ -143,15 +161,15 @@ impl Cpu {
     fn read_slow<T: bytemuck::Pod>(&mut self, address: u64, access: Access) -> Result<T, Abort> {
         let mut value = T::zeroed();
         let bytes = bytemuck::bytes_of_mut(&mut value);
-        let address = self.wrap(address);
         self.check_canonical(address, bytes.len())?;
+        let address = self.wrap(address);
         self.watch(address, bytes.len(), false)?;
         let first = (0x1000 - (address & 0xfff) as usize).min(bytes.len());
         let physical = self.translate(address, Intent::Read, access)?;
         if first == bytes.len() {
             self.read_physical(physical, bytes)?;
         } else {
-            let next = self.wrap((address & !0xfff).wrapping_add(0x1000));
+            let next = self.next_page(address);
             let second = self.translate(next, Intent::Read, access)?;
             let (head, tail) = bytes.split_at_mut(first);
             self.read_physical(physical, head)?;
@@ -169,15 +187,15 @@ impl Cpu {
         access: Access,
     ) -> Result<(), Abort> {
         let bytes = bytemuck::bytes_of(&value);
-        let address = self.wrap(address);
         self.check_canonical(address, bytes.len())?;
+        let address = self.wrap(address);
         self.watch(address, bytes.len(), true)?;
         let first = (0x1000 - (address & 0xfff) as usize).min(bytes.len());
         let physical = self.translate(address, Intent::Write, access)?;
         if first == bytes.len() {
             return self.write_physical(physical, bytes);
         }
-        let next = self.wrap((address & !0xfff).wrapping_add(0x1000));
+        let next = self.next_page(address);
         let second = self.translate(next, Intent::Write, access)?;
         let (head, tail) = bytes.split_at(first);
         self.write_physical(physical, head)?;
