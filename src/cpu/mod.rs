@@ -169,8 +169,6 @@ pub struct Cpu {
     pub memory: Memory,
     /// What a debugger wants.
     stops: Stops,
-    /// The fault of a memory operand's segment, until the operand is accessed.
-    deferred: Fault,
     /// What the guest's debug registers arm (derived).
     armed: Armed,
     /// The instruction that runs by itself comes after one that loaded SS.
@@ -216,7 +214,6 @@ impl Cpu {
             pass_breakpoint: None,
             memory,
             stops: Stops::default(),
-            deferred: Fault::plain(vector::GP),
             armed: Armed::default(),
             after_stack_load: false,
             step_trap_lost: false,

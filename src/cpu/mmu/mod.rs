@@ -10,6 +10,7 @@ mod tests;
 pub mod tlb;
 pub mod walk;
 
+use super::decode::Mode;
 use super::flags::{Width, bits};
 use super::state::{cr0, cr4};
 use super::stops::{BEFORE_BYTES, WatchHit, Watchpoint};
@@ -21,8 +22,10 @@ use walk::{Intent, Walk, error, pte};
 
 /// The longest access of one instruction, in bytes (FXSAVE and XSAVE are made of several).
 const ACCESS_MAX: usize = 64;
-/// Set in an address whose segment has raised a fault (not in long mode).
-const DEFERRED: u64 = 1 << 63;
+
+/// Stands for the linear address of an operand that its segment does not permit. It is not canonical, nor is
+/// anything near it, so that an access faults.
+pub const REFUSED: u64 = 1 << 62;
 
 impl Cpu {
     /// Loads from a linear address with the rights of the current privilege level.
@@ -83,6 +86,7 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     fn begin_update_slow<T: bytemuck::Pod>(&mut self, address: u64) -> Result<(*mut T, T), Abort> {
+        self.check_canonical(address, size_of::<T>())?;
         self.check_alignment(address, size_of::<T>())?;
         self.check_write(address, size_of::<T>())?;
         Ok((std::ptr::null_mut(), self.read_slow(address, self.access)?))
@@ -99,12 +103,13 @@ impl Cpu {
         {
             return Ok(());
         }
-        self.check_deferred(address)?;
         self.check_canonical(address, bytes)?;
+        let address = self.wrap(address);
         self.translate(address, Intent::Write, self.access)?;
         let last = address.wrapping_add(bytes as u64 - 1);
         if last & !0xfff != address & !0xfff {
-            self.translate(last & !0xfff, Intent::Write, self.access)?;
+            let next = self.next_page(address);
+            self.translate(next, Intent::Write, self.access)?;
         }
         Ok(())
     }
@@ -114,9 +119,8 @@ impl Cpu {
         if self.tlb.load(self.access, address, 1).is_some() {
             return Ok(());
         }
-        self.check_deferred(address)?;
-        let address = self.wrap(address);
         self.check_canonical(address, 1)?;
+        let address = self.wrap(address);
         self.translate(address, Intent::Read, self.access)
             .map(|_| ())
     }
@@ -153,36 +157,22 @@ impl Cpu {
         Ok(())
     }
 
-    /// Linear addresses wrap at 4 GiB outside 64-bit mode.
+    /// Where the page behind the one of an address begins: addresses wrap at 4 GiB outside 64-bit mode.
+    fn next_page(&self, address: u64) -> u64 {
+        let next = (address & !0xfff).wrapping_add(0x1000);
+        if self.mode != Mode::Bits64 && next == 1 << 32 {
+            return 0;
+        }
+        self.wrap(next)
+    }
+
+    /// Linear addresses wrap at 4 GiB outside IA-32e mode. (Within it, descriptor tables may lie higher.)
     #[inline]
     fn wrap(&self, address: u64) -> u64 {
         if self.state.long_mode() {
             address
         } else {
             address & 0xffff_ffff
-        }
-    }
-
-    /// Raises the fault of a segment that was found while the address was computed: see `defer_segment_fault`.
-    #[inline]
-    fn check_deferred(&mut self, address: u64) -> Result<(), Abort> {
-        if address & DEFERRED != 0 && !self.state.long_mode() {
-            return self.abort_with(AbortReason::Fault(self.deferred));
-        }
-        Ok(())
-    }
-
-    /// The segment of a memory operand has raised a fault, but the instruction may raise something that comes before
-    /// (#UD, #NM, #MF; SDM volume 3, table 6-2). So it goes on with an address that raises the fault when it is
-    /// accessed. Only outside of long mode, where addresses have 32 bits.
-    #[cold]
-    pub(super) fn defer_segment_fault(&mut self) -> Result<u64, Abort> {
-        match self.abort {
-            AbortReason::Fault(fault) if !self.state.long_mode() => {
-                self.deferred = fault;
-                Ok(DEFERRED)
-            }
-            _ => Err(Abort),
         }
     }
 
@@ -208,14 +198,16 @@ impl Cpu {
         result
     }
 
-    /// [`AbortReason::NotCanonical`] where an access would not stay within the two halves.
+    /// [`AbortReason::NotCanonical`] where an access would not stay within the two halves, or was refused before.
     pub fn check_canonical(&mut self, address: u64, bytes: usize) -> Result<(), Abort> {
-        if self.state.long_mode() {
-            let last = address.wrapping_add(bytes as u64 - 1);
-            let canonical = |a: u64| ((a << 16) as i64 >> 16) as u64 == a;
-            if !canonical(address) || !canonical(last) {
-                return self.abort_with(AbortReason::NotCanonical);
-            }
+        let canonical = |a: u64| ((a << 16) as i64 >> 16) as u64 == a;
+        let refused = if self.state.long_mode() {
+            !canonical(address) || !canonical(address.wrapping_add(bytes as u64 - 1))
+        } else {
+            address >> 62 == REFUSED >> 62
+        };
+        if refused {
+            return self.abort_with(AbortReason::NotCanonical);
         }
         Ok(())
     }
@@ -225,9 +217,8 @@ impl Cpu {
     fn read_slow<T: bytemuck::Pod>(&mut self, address: u64, access: Access) -> Result<T, Abort> {
         let mut value = T::zeroed();
         let bytes = bytemuck::bytes_of_mut(&mut value);
-        self.check_deferred(address)?;
-        let address = self.wrap(address);
         self.check_canonical(address, bytes.len())?;
+        let address = self.wrap(address);
         if access == Access::UserChecked {
             self.check_alignment(address, bytes.len())?;
         }
@@ -237,7 +228,7 @@ impl Cpu {
         if first == bytes.len() {
             self.read_physical(physical, bytes)?;
         } else {
-            let next = self.wrap((address & !0xfff).wrapping_add(0x1000));
+            let next = self.next_page(address);
             let second = self.translate(next, Intent::Read, access)?;
             let (head, tail) = bytes.split_at_mut(first);
             self.read_physical(physical, head)?;
@@ -255,9 +246,8 @@ impl Cpu {
         access: Access,
     ) -> Result<(), Abort> {
         let bytes = bytemuck::bytes_of(&value);
-        self.check_deferred(address)?;
-        let address = self.wrap(address);
         self.check_canonical(address, bytes.len())?;
+        let address = self.wrap(address);
         if access == Access::UserChecked {
             self.check_alignment(address, bytes.len())?;
         }
@@ -267,7 +257,7 @@ impl Cpu {
         if first == bytes.len() {
             return self.write_physical(physical, bytes);
         }
-        let next = self.wrap((address & !0xfff).wrapping_add(0x1000));
+        let next = self.next_page(address);
         let second = self.translate(next, Intent::Write, access)?;
         let (head, tail) = bytes.split_at(first);
         self.write_physical(physical, head)?;

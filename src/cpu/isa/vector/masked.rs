@@ -67,12 +67,11 @@ fn count<W: Width>(op: &Op) -> usize {
 fn load<W: Width>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     cpu.avx_ready()?;
     let mask = cpu.state.vector[(op.src & 15) as usize].0;
-    let address = cpu.address(op, count::<W>(op) * W::BYTES, false)?;
     let mut result = [0; 4];
     for n in 0..count::<W>(op) {
         if element::<W>(&mask, n).sign() {
-            let at = address.wrapping_add((n * W::BYTES) as u64);
-            let value = cpu.without_alignment(|cpu| cpu.read::<W>(at))?;
+            let address = cpu.part_address(op, (n * W::BYTES) as u64, W::BYTES, false)?;
+            let value = cpu.without_alignment(|cpu| cpu.read::<W>(address))?;
             set_element(&mut result, n, value);
         }
     }
@@ -84,15 +83,15 @@ fn store<W: Width>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     cpu.avx_ready()?;
     let mask = cpu.state.vector[(op.src & 15) as usize].0;
     let data = cpu.state.vector[(op.aux & 15) as usize].0;
-    let address = cpu.address(op, count::<W>(op) * W::BYTES, true)?;
     let selected = |n: &usize| element::<W>(&mask, *n).sign();
-    let at = |n: usize| address.wrapping_add((n * W::BYTES) as u64);
+    let mut addresses = [0; 8];
     for n in (0..count::<W>(op)).filter(selected) {
-        cpu.check_write(at(n), W::BYTES)?;
+        addresses[n] = cpu.part_address(op, (n * W::BYTES) as u64, W::BYTES, true)?;
+        cpu.check_write(addresses[n], W::BYTES)?;
     }
     for n in (0..count::<W>(op)).filter(selected) {
         let value = element::<W>(&data, n);
-        cpu.without_alignment(|cpu| cpu.write(at(n), value))?;
+        cpu.without_alignment(|cpu| cpu.write(addresses[n], value))?;
     }
     Ok(())
 }
