@@ -89,8 +89,10 @@ pub struct Scope<'a> {
 pub enum Completes {
     /// Nothing that could be completed, but for the words of the table.
     Words,
-    /// Something with an address: a symbol, an expression.
-    Address,
+    /// Something in memory: a variable, an expression with an address.
+    Data,
+    /// A place in the code: a function, an address.
+    Code,
     /// A bookmark.
     Bookmark,
     /// A monitor command.
@@ -101,7 +103,8 @@ impl Completes {
     fn name(self) -> &'static str {
         match self {
             Completes::Words => "words",
-            Completes::Address => "address",
+            Completes::Data => "data",
+            Completes::Code => "code",
             Completes::Bookmark => "bookmark",
             Completes::Command => "command",
         }

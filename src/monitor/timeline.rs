@@ -12,7 +12,7 @@ pub static COMMAND: Command = Command {
     manual: "^ is the position, letters are bookmarks (their names follow), and with an address # is where the\n\
              instruction there was executed.\n",
     examples: &["timeline", "timeline 0x401000"],
-    completes: Completes::Address,
+    completes: Completes::Code,
     searches: true,
     run,
     ..Command::PLAIN

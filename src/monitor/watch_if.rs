@@ -5,11 +5,11 @@ use crate::timeline::api::WatchKind;
 
 pub static COMMAND: Command = Command {
     name: "watch-if",
-    usage: "watch-if [write|read|access ADDR BYTECODE | --delete]",
+    usage: "watch-if [write|read|access ADDR BYTECODE | --delete [ADDR]]",
     summary: "give a watchpoint a condition that the server evaluates (for `rv watch`)",
     manual: "For scripts: ADDR is that of a watchpoint of GDB's, BYTECODE an agent expression in hex, which is\n\
              evaluated just after the access, in both directions; the watchpoint stops where it is not zero.\n\
-             `rv watch EXPRESSION if CONDITION` makes all of it. --delete takes all conditions away.\n",
+             `rv watch EXPRESSION if CONDITION` makes all of it. --delete takes conditions away.\n",
     examples: &[
         "watch-if write 0x404000 220027",
         "watch-if --delete",
@@ -30,6 +30,11 @@ fn run(scope: &mut Scope<'_>, args: &[&str]) -> Result<String, String> {
         ["--delete"] => {
             conditions.clear();
             Ok("no watchpoint has a condition any more".into())
+        }
+        ["--delete", addr] => {
+            let wanted = number(addr).ok_or_else(|| format!("\"{addr}\" is no address"))?;
+            conditions.retain(|one| one.addr != wanted);
+            Ok(format!("no watchpoint at {wanted:#x} has a condition"))
         }
         [kind, addr, code] => {
             let kind = match *kind {

@@ -28,7 +28,7 @@ pub static LAST_WRITE: Command = Command {
         "last-write 0x404000,1 between 10% here",
     ],
     words: &["--go", "between"],
-    completes: Completes::Address,
+    completes: Completes::Data,
     searches: true,
     run: last_write,
     ..Command::PLAIN
@@ -46,7 +46,7 @@ pub static WRITES: Command = Command {
         "writes 0x404000,4 --lines 100 between start here",
     ],
     words: &["--lines", "between"],
-    completes: Completes::Address,
+    completes: Completes::Data,
     searches: true,
     run: writes,
     ..Command::PLAIN
@@ -62,7 +62,7 @@ pub static FIRST_EXEC: Command = Command {
         "first-exec 0x401000 --go between here end",
     ],
     words: &["--go", "between"],
-    completes: Completes::Address,
+    completes: Completes::Code,
     searches: true,
     run: first_exec,
     ..Command::PLAIN
@@ -76,7 +76,7 @@ pub static HITS: Command = Command {
              are shown, and all are counted.\n",
     examples: &["hits 0x401000", "hits 0x401000 --lines 5 between 25% 50%"],
     words: &["--lines", "between"],
-    completes: Completes::Address,
+    completes: Completes::Code,
     searches: true,
     run: hits,
     ..Command::PLAIN

@@ -140,9 +140,13 @@ impl Toy {
     fn watched(&self, tick: Tick, stops: &Stops) -> Option<StopReason> {
         if let Some(event) = self.event_at(tick)
             && stops.events.has(&event)
+            && stops.conditions.0.as_ref().is_none_or(|condition| {
+                condition.event_holds(&event, &mut SceneOf::new(self, self.cpu_at(tick)))
+            })
         {
             return Some(StopReason::Event(event));
         }
+        let cpu = self.cpu_at(tick);
         let (addr, store) = self.access_at(tick)?;
         let hit = stops.watchpoints.iter().find(|w| {
             let kind = match w.kind {
@@ -152,6 +156,16 @@ impl Toy {
             };
             kind && w.addr < addr + 8 && addr < w.addr.saturating_add(w.len)
         })?;
+        // A condition looks at what the access has done.
+        let after = Toy {
+            position: tick + 1,
+            ..Toy::new(self.cpus, self.end)
+        };
+        if let Some(condition) = &stops.conditions.0
+            && !condition.watch_holds((hit.addr, hit.kind), &mut SceneOf::new(&after, cpu))
+        {
+            return None;
+        }
         Some(StopReason::Watchpoint {
             addr: hit.addr,
             kind: hit.kind,
