@@ -23,6 +23,8 @@ pub const CACHE_BYTES_MAX: u64 = 1 << 30;
 /// Memory for checkpoints: with one guest of its own for the first pass, a server of a 256 MiB guest stays within
 /// guest RAM plus 512 MiB.
 const CHECKPOINT_MEMORY: u64 = 192 << 20;
+/// Of these, for pages that were read: who jumps about mostly sees the same ones.
+const DECODED_MEMORY: u64 = 64 << 20;
 /// Memory for checkpoints on their way from a recorder to the file: what a compressor is behind by.
 const FILLER_MEMORY: u64 = 256 << 20;
 /// Layout of the sections; part of the identity.
@@ -124,6 +126,7 @@ pub fn open(
 ) -> Result<OpenedStore, Error> {
     let store_config = Config {
         memory_budget_bytes: CHECKPOINT_MEMORY,
+        decoded_bytes: DECODED_MEMORY,
         spill: Some(scratch_path()),
         ..Config::default()
     };
