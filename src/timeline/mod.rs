@@ -157,7 +157,9 @@ impl Timeline {
         let interrupted = || interrupt.load(std::sync::atomic::Ordering::Relaxed);
         // Where the pass has not been yet it is as quick as anybody.
         let distance = self.recording.config().digest_distance_ticks.max(1);
-        if self.travellers[0].tick() > tick || tick - self.travellers[0].tick() > 2 * distance {
+        if self.travellers[0].tick() > tick
+            || tick - self.travellers[0].tick() > distance.saturating_mul(2)
+        {
             self.pass.wait_for(tick, interrupted);
         }
         let mut made = Vec::new();

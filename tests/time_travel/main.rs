@@ -8,7 +8,9 @@
 mod support;
 
 mod determinism;
+mod distances;
 mod interrupts;
+mod kept;
 mod scan;
 mod search;
 mod states;
