@@ -89,7 +89,9 @@ pub fn finish(timeline: &Timeline) {
     timeline.pass().wait_for(Tick::MAX, || false);
     let progress = timeline.pass().progress();
     assert_eq!(progress.failure, None);
-    assert!(progress.divergence.is_none());
+    if let Some(divergence) = progress.divergence {
+        panic!("{divergence}");
+    }
 }
 
 fn check(
