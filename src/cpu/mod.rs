@@ -50,6 +50,11 @@ use stops::{Stops, WatchHit};
 use touched::Touched;
 use world::{Dma, World};
 
+/// Version of what executing means: which tick comes when, and what it does to the state. To be raised with every
+/// change of that, so that states kept from before are not taken for what this program would compute. (The layout of
+/// the state has a version of its own.)
+pub const BEHAVIOUR_VERSION: u32 = 1;
+
 /// An instruction could not complete; [`Cpu::abort`] holds the reason. It has changed nothing but what the SDM says
 /// a faulting instruction may have changed, so that it can run again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -586,9 +591,12 @@ impl Cpu {
 
     /// Begins to take notes of what is touched. Gives those taken so far.
     pub fn take_notes(&mut self) -> Option<Box<Touched>> {
-        self.forget_translations();
+        let written = self.tlb.take_stored();
+        self.tables.clear(&mut self.memory);
         self.blocks.forget_ways();
-        self.touched.replace(Box::default())
+        let mut touched = self.touched.replace(Box::default())?;
+        touched.written = written.unwrap_or_default();
+        Some(touched)
     }
 
     /// Forgets all decoded code, for RAM that was changed from outside.

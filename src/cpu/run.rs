@@ -485,6 +485,8 @@ impl Cpu {
             // The fetch of the next block faults, but the budget is used up: it will fault again.
             return None;
         }
+        // What the instruction did before it faulted is undone: it accessed nothing.
+        self.watch_hit = None;
         self.deliver_fault(fault);
         self.remaining -= 1;
         self.attention = true;

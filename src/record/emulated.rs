@@ -1,6 +1,7 @@
 //! The emulating recorder: the engine runs with live devices, and everything is written down.
 
 use super::console::Console;
+use super::keeper::{Keeper, Nothing};
 use super::live::{Live, Random};
 use super::recorder::Recorder;
 use crate::cpu::cpuid::{CpuModel, Processor};
@@ -164,10 +165,22 @@ pub fn record(
     plan: &Plan,
     path: &Path,
     console: Box<dyn Console>,
+    progress: impl FnMut(Tick, GuestNs, u64),
+) -> Result<Outcome, RecordError> {
+    record_kept(plan, path, console, &mut Nothing, progress)
+}
+
+/// Records a run into a file, and lets somebody keep states of the machine on the way.
+pub fn record_kept(
+    plan: &Plan,
+    path: &Path,
+    console: Box<dyn Console>,
+    keeper: &mut dyn Keeper,
     mut progress: impl FnMut(Tick, GuestNs, u64),
 ) -> Result<Outcome, RecordError> {
     let mut prepared = prepare(plan)?;
-    let mut writer = Writer::create(path, &config(plan, &prepared))?;
+    let config = config(plan, &prepared);
+    let mut writer = Writer::create(path, &config)?;
     let started = Instant::now();
     let machine = &mut prepared.machine;
     {
@@ -184,7 +197,8 @@ pub fn record(
         })?;
     }
     writer.state(STATE_VERSION, &machine.save())?;
-    machine.cpu.take_dirty();
+    let pages = machine.cpu.take_dirty();
+    keeper.begin(path, &config, machine, &pages);
     let mut world = Recorder::new(live(plan, prepared.board, console), writer);
     let mut next_digest = DIGEST_DISTANCE;
     loop {
@@ -207,6 +221,7 @@ pub fn record(
             Exit::Tick if now == next_digest => {
                 let digest = machine.digest();
                 world.digest(now, &digest);
+                keeper.keep(machine, &digest.changed, &world.standing(now));
                 next_digest += DIGEST_DISTANCE;
             }
             _ => {}
@@ -217,9 +232,11 @@ pub fn record(
     let reason = world.live.end().cloned().unwrap_or(EndReason::Halted);
     let last = machine.digest();
     world.digest(ticks, &last);
+    keeper.keep(machine, &last.changed, &world.standing(ticks));
     let wall = started.elapsed();
     let events = world.events();
     world.finish(ticks, reason.clone(), guest_ns, wall.as_millis() as u64)?;
+    keeper.finish(ticks);
     let bytes = std::fs::metadata(path).map(|m| m.len()).unwrap_or(0);
     Ok(Outcome {
         ticks,

@@ -2,5 +2,6 @@
 
 pub mod console;
 pub mod emulated;
+pub mod keeper;
 pub mod live;
 pub mod recorder;

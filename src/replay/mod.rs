@@ -5,4 +5,5 @@ pub mod replayer;
 pub mod world;
 
 pub use divergence::Divergence;
-pub use replayer::{ReplayError, Replayer};
+pub use replayer::{ReplayError, Replayer, encode_checkpoint};
+pub use world::LogPosition;

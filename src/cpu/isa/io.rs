@@ -143,7 +143,7 @@ fn ins(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     let bytes = op.aux as usize;
     let to = cpu.string_address(op, gpr::RDI, seg::ES, bytes, true)?;
     // The store must be sure to succeed before the port is read.
-    if cpu.tlb.store(cpu.access, to, bytes).is_none() && !cpu.stepping {
+    if cpu.tlb.stores(cpu.access, to, bytes).is_none() && !cpu.stepping {
         return cpu.abort_with(crate::cpu::AbortReason::NeedsStep);
     }
     cpu.check_write(to, bytes)?;

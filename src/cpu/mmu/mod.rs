@@ -97,7 +97,7 @@ impl Cpu {
         if bytes == 0
             || self
                 .tlb
-                .store(self.access, address, bytes.min(ACCESS_MAX))
+                .stores(self.access, address, bytes.min(ACCESS_MAX))
                 .is_some()
                 && bytes <= ACCESS_MAX
         {
@@ -255,10 +255,13 @@ impl Cpu {
         let first = (0x1000 - (address & 0xfff) as usize).min(bytes.len());
         let physical = self.translate(address, Intent::Write, access)?;
         if first == bytes.len() {
+            self.tlb.note_store(address, first);
             return self.write_physical(physical, bytes);
         }
         let next = self.next_page(address);
         let second = self.translate(next, Intent::Write, access)?;
+        self.tlb.note_store(address, first);
+        self.tlb.note_store(next, bytes.len() - first);
         let (head, tail) = bytes.split_at(first);
         self.write_physical(physical, head)?;
         self.write_physical(second, tail)
@@ -324,7 +327,8 @@ impl Cpu {
             let page = address >> 12;
             match intent {
                 Intent::Read => touched.read.insert(page),
-                Intent::Write => touched.written.insert(page),
+                // By line, where the store happens.
+                Intent::Write => false,
                 Intent::Fetch => touched.fetched.insert((page, walk.physical >> 12)),
             };
         }
@@ -424,16 +428,11 @@ impl Cpu {
         let write = dirty
             && self.memory.attributes(page) == DIRTY
             && walk::permits(&self.state, walk, Intent::Write, user, ac);
-        let (read, write) = if self.touched.is_some() {
-            // Every first access of its kind has to come by, to be noted.
-            let (had_read, had_write) = self.tlb.known(access, address);
-            (
-                read && (had_read || intent == Intent::Read),
-                write && (had_write || intent == Intent::Write),
-            )
-        } else {
-            (read, write)
-        };
+        // Every first load has to come by, to be noted.
+        let read = read
+            && (self.touched.is_none()
+                || intent == Intent::Read
+                || self.tlb.reads(access, address));
         let host = self.memory.page_host(page);
         self.tlb.fill(access, address, host, page, read, write);
     }
