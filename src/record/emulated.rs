@@ -95,12 +95,16 @@ pub struct Prepared {
 
 /// Loads the kernel into a new machine.
 pub fn prepare(plan: &Plan) -> Result<Prepared, RecordError> {
+    prepare_as(plan, CpuModel::native())
+}
+
+/// The same with a processor of somebody's choice.
+pub(super) fn prepare_as(plan: &Plan, model: CpuModel) -> Result<Prepared, RecordError> {
     let board_config = BoardConfig {
         cpus: 1,
         ram_bytes: plan.ram_bytes,
         rtc_epoch_s: plan.rtc_epoch_s,
     };
-    let model = CpuModel::native();
     let mut machine = Machine::new(plan.ram_bytes, model.clone())?;
     let layout = boot::Layout {
         ram_bytes: plan.ram_bytes,
@@ -122,7 +126,8 @@ pub fn prepare(plan: &Plan) -> Result<Prepared, RecordError> {
     })
 }
 
-fn config(plan: &Plan, prepared: &Prepared) -> MachineConfig {
+/// What the header of a recording says.
+pub(super) fn config(plan: &Plan, prepared: &Prepared) -> MachineConfig {
     let leaf0 = prepared.model.query(0, 0);
     let vendor: Vec<u8> = [leaf0[1], leaf0[3], leaf0[2]]
         .iter()
@@ -157,6 +162,8 @@ fn config(plan: &Plan, prepared: &Prepared) -> MachineConfig {
         identity: Identity(plan.identity),
         digest_distance_ticks: DIGEST_DISTANCE,
         ns_per_tick: NS_PER_TICK,
+        untimed: false,
+        statistics: Default::default(),
     }
 }
 
@@ -171,17 +178,7 @@ pub fn record(
     let mut writer = Writer::create(path, &config(plan, &prepared))?;
     let started = Instant::now();
     let machine = &mut prepared.machine;
-    {
-        let memory = &machine.cpu.memory;
-        let numbers: Vec<u64> = (0..memory.pages())
-            .map(|page| memory.page_address(page) >> 12)
-            .collect();
-        writer.ram(numbers, |number, out| {
-            memory.read(number << 12, out);
-        })?;
-    }
-    writer.state(STATE_VERSION, &machine.save())?;
-    machine.cpu.take_dirty();
+    write_start(&mut writer, machine, STATE_VERSION)?;
     let mut world = Recorder::new(live(plan, prepared.board, console), writer);
     let mut next_digest = DIGEST_DISTANCE;
     loop {
@@ -228,6 +225,24 @@ pub fn record(
     })
 }
 
+/// Writes what a machine is at the start of its recording.
+pub(super) fn write_start(
+    writer: &mut Writer,
+    machine: &mut Machine,
+    state_version: u32,
+) -> Result<(), TraceError> {
+    let memory = &machine.cpu.memory;
+    let numbers: Vec<u64> = (0..memory.pages())
+        .map(|page| memory.page_address(page) >> 12)
+        .collect();
+    writer.ram(numbers, |number, out| {
+        memory.read(number << 12, out);
+    })?;
+    writer.state(state_version, &machine.save())?;
+    machine.cpu.take_dirty();
+    Ok(())
+}
+
 /// Runs the same guest in the same engine without recording anything: what recording is compared with.
 pub fn run_unrecorded(plan: &Plan, console: Box<dyn Console>) -> Result<Outcome, RecordError> {
     let mut prepared = prepare(plan)?;
@@ -260,7 +275,7 @@ pub fn run_unrecorded(plan: &Plan, console: Box<dyn Console>) -> Result<Outcome,
 }
 
 /// The live world with its limit of guest time; the limit of ticks is where the machine is run to.
-fn live(plan: &Plan, board: Board, console: Box<dyn Console>) -> Live {
+pub(super) fn live(plan: &Plan, board: Board, console: Box<dyn Console>) -> Live {
     let mut live = Live::new(board, console);
     if let Some(guest_ns) = plan.guest_ns_max {
         live.set_limit(guest_ns);

@@ -2,5 +2,6 @@
 
 pub mod console;
 pub mod emulated;
+pub mod kvm;
 pub mod live;
 pub mod recorder;
