@@ -236,6 +236,11 @@ impl Cpu {
         cpu
     }
 
+    /// The processor's CPUID table.
+    pub fn model(&self) -> &CpuModel {
+        &self.model
+    }
+
     /// Makes it another processor.
     pub fn set_model(&mut self, model: CpuModel) {
         self.features = Features::of(&model);

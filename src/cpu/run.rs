@@ -33,22 +33,32 @@ impl Cpu {
     ///
     /// `pass_breakpoint` lets the instruction at the current position run although a breakpoint stands there.
     pub fn run(&mut self, world: &mut dyn World, until: Tick, pass_breakpoint: bool) -> Exit {
-        let pointer: *mut dyn World = world;
-        // SAFETY: only the lifetime changes; the pointer is cleared below, while `world` is still borrowed.
-        self.world = Some(unsafe {
-            std::mem::transmute::<*mut dyn World, *mut (dyn World + 'static)>(pointer)
-        });
         self.set_tick(self.tick());
         self.attention = true;
         self.pass_breakpoint = pass_breakpoint.then_some(self.tick());
         if self.blocks.is_full() {
             self.forget_code();
         }
-        let exit = self.run_inside(until);
-        self.world = None;
+        let exit = self.with_world(world, |cpu| cpu.run_inside(until));
         // No budget is left over: the position alone is kept.
         self.set_tick(self.tick());
         exit
+    }
+
+    /// Does something that may ask the world.
+    pub(super) fn with_world<T>(
+        &mut self,
+        world: &mut dyn World,
+        act: impl FnOnce(&mut Cpu) -> T,
+    ) -> T {
+        let pointer: *mut dyn World = world;
+        // SAFETY: only the lifetime changes; the pointer is cleared below, while `world` is still borrowed.
+        self.world = Some(unsafe {
+            std::mem::transmute::<*mut dyn World, *mut (dyn World + 'static)>(pointer)
+        });
+        let answer = act(self);
+        self.world = None;
+        answer
     }
 
     fn run_inside(&mut self, until: Tick) -> Exit {

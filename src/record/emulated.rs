@@ -100,12 +100,16 @@ pub struct Prepared {
 
 /// Loads the kernel into a new machine.
 pub fn prepare(plan: &Plan) -> Result<Prepared, RecordError> {
+    prepare_as(plan, CpuModel::new(plan.cpu))
+}
+
+/// The same with a processor of somebody's choice.
+pub(super) fn prepare_as(plan: &Plan, model: CpuModel) -> Result<Prepared, RecordError> {
     let board_config = BoardConfig {
         cpus: 1,
         ram_bytes: plan.ram_bytes,
         rtc_epoch_s: plan.rtc_epoch_s,
     };
-    let model = CpuModel::new(plan.cpu);
     let mut machine = Machine::new(plan.ram_bytes, model.clone())?;
     let layout = boot::Layout {
         ram_bytes: plan.ram_bytes,
@@ -127,7 +131,8 @@ pub fn prepare(plan: &Plan) -> Result<Prepared, RecordError> {
     })
 }
 
-fn config(plan: &Plan, prepared: &Prepared) -> MachineConfig {
+/// What the header of a recording says.
+pub(super) fn config(plan: &Plan, prepared: &Prepared) -> MachineConfig {
     MachineConfig {
         ram_bytes: plan.ram_bytes,
         cpus: 1,
@@ -157,6 +162,8 @@ fn config(plan: &Plan, prepared: &Prepared) -> MachineConfig {
         identity: Identity(plan.identity),
         digest_distance_ticks: DIGEST_DISTANCE,
         ns_per_tick: NS_PER_TICK,
+        untimed: false,
+        statistics: Default::default(),
     }
 }
 
@@ -183,21 +190,7 @@ pub fn record_kept(
     let mut writer = Writer::create(path, &config)?;
     let started = Instant::now();
     let machine = &mut prepared.machine;
-    {
-        let memory = &machine.cpu.memory;
-        // What loading did not write is zero, and is better not looked at: a page that is read takes memory.
-        let mut numbers: Vec<u64> = memory
-            .dirty()
-            .iter()
-            .map(|&page| memory.page_address(page as usize) >> 12)
-            .collect();
-        numbers.sort_unstable();
-        writer.ram(numbers, |number, out| {
-            memory.read(number << 12, out);
-        })?;
-    }
-    writer.state(STATE_VERSION, &machine.save())?;
-    let pages = machine.cpu.take_dirty();
+    let pages = write_start(&mut writer, machine, STATE_VERSION)?;
     keeper.begin(path, &config, machine, &pages);
     let mut world = Recorder::new(live(plan, prepared.board, console), writer);
     let mut next_digest = DIGEST_DISTANCE;
@@ -248,6 +241,27 @@ pub fn record_kept(
     })
 }
 
+/// Writes what a machine is at the start of its recording. Gives the pages of RAM that are not zero.
+pub(super) fn write_start(
+    writer: &mut Writer,
+    machine: &mut Machine,
+    state_version: u32,
+) -> Result<Vec<u32>, TraceError> {
+    let memory = &machine.cpu.memory;
+    // What loading did not write is zero, and is better not looked at: a page that is read takes memory.
+    let mut numbers: Vec<u64> = memory
+        .dirty()
+        .iter()
+        .map(|&page| memory.page_address(page as usize) >> 12)
+        .collect();
+    numbers.sort_unstable();
+    writer.ram(numbers, |number, out| {
+        memory.read(number << 12, out);
+    })?;
+    writer.state(state_version, &machine.save())?;
+    Ok(machine.cpu.take_dirty())
+}
+
 /// Runs the same guest in the same engine without recording anything: what recording is compared with.
 pub fn run_unrecorded(plan: &Plan, console: Box<dyn Console>) -> Result<Outcome, RecordError> {
     let mut prepared = prepare(plan)?;
@@ -280,7 +294,7 @@ pub fn run_unrecorded(plan: &Plan, console: Box<dyn Console>) -> Result<Outcome,
 }
 
 /// The live world with its limit of guest time; the limit of ticks is where the machine is run to.
-fn live(plan: &Plan, board: Board, console: Box<dyn Console>) -> Live {
+pub(super) fn live(plan: &Plan, board: Board, console: Box<dyn Console>) -> Live {
     let mut live = Live::new(board, console, plan.random);
     if let Some(guest_ns) = plan.guest_ns_max {
         live.set_limit(guest_ns);

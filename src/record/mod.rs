@@ -3,5 +3,6 @@
 pub mod console;
 pub mod emulated;
 pub mod keeper;
+pub mod kvm;
 pub mod live;
 pub mod recorder;

@@ -2,6 +2,7 @@
 
 pub mod divergence;
 pub mod replayer;
+pub mod resolve;
 pub mod world;
 
 pub use divergence::Divergence;

@@ -596,7 +596,7 @@ impl Cpu {
 }
 
 /// Splits `n` bytes at a bus address into naturally sized parts: (size, address, offset in the buffer).
-fn bus_parts(at: u64, done: usize, n: usize) -> impl Iterator<Item = (usize, u64, usize)> {
+pub fn bus_parts(at: u64, done: usize, n: usize) -> impl Iterator<Item = (usize, u64, usize)> {
     let mut offset = 0;
     std::iter::from_fn(move || {
         if offset == n {
