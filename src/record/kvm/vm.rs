@@ -87,7 +87,7 @@ pub fn open() -> Result<Kvm, KvmError> {
 }
 
 /// The processor that both the host and the engine are: the engine's table without what the host lacks, and without
-/// what cannot be recorded here (the time-stamp counter in all its forms).
+/// what cannot be recorded here.
 pub fn common_model(kvm: &Kvm, engine: &CpuModel) -> Result<CpuModel, KvmError> {
     let host = kvm
         .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
@@ -104,10 +104,12 @@ pub fn common_model(kvm: &Kvm, engine: &CpuModel) -> Result<CpuModel, KvmError> 
         (1, 3) => 1 << 9,
         _ => 0,
     };
+    // TSC-deadline timer, TSC, TSC_ADJUST and RDTSCP; RDRAND and RDSEED, which nothing traps; and XSAVE with all that
+    // needs it: what it stores depends on how a processor tracks what was modified.
     let hidden = |leaf: u32, register: usize| match (leaf, register) {
-        (1, 2) => 1 << 24,
+        (1, 2) => 1 << 24 | 1 << 30 | 1 << 26 | 1 << 27 | 1 << 28 | 1 << 12 | 1 << 29,
         (1, 3) => 1 << 4,
-        (7, 1) => 1 << 1,
+        (7, 1) => 1 << 1 | 1 << 18 | 1 << 5,
         (0x8000_0001, 3) => 1 << 27,
         _ => 0,
     };
@@ -123,7 +125,7 @@ pub fn common_model(kvm: &Kvm, engine: &CpuModel) -> Result<CpuModel, KvmError> 
             registers[n] &= (there[n] | ours(leaf.leaf, n)) & !hidden(leaf.leaf, n);
         }
         match leaf.leaf {
-            0x15 | 0x16 => registers = [0; 4],
+            0xd | 0x15 | 0x16 => registers = [0; 4],
             0x8000_0007 => registers[3] = 0,
             _ => {}
         }
