@@ -4,8 +4,10 @@
 //! something is looked for, search. Breakpoints belong here and are never inside a checkpoint.
 
 pub mod api;
+pub mod bookmarks;
 mod debuggee;
 pub mod pass;
+pub mod questions;
 pub mod search;
 pub mod summary;
 pub mod traveller;
@@ -15,7 +17,8 @@ use crate::cpu::run::Exit;
 use crate::cpu::stops as cpu_stops;
 use crate::tick::Tick;
 use crate::trace::Recording;
-use api::{Direction, Stop, StopReason, Stops, WatchKind};
+use api::{Answers, Direction, Question, Stop, StopReason, Stops, WatchKind};
+use bookmarks::Bookmarks;
 use checkpoints::{Config, Store};
 use pass::FirstPass;
 use std::collections::VecDeque;
@@ -45,6 +48,7 @@ pub struct Timeline {
     travellers: Vec<Traveller>,
     /// Ticks of the trail's checkpoints, oldest first.
     trail: VecDeque<Tick>,
+    bookmarks: Bookmarks,
 }
 
 impl Timeline {
@@ -62,6 +66,7 @@ impl Timeline {
                 "no thread for the first pass: {error}"
             ))
         })?;
+        let bookmarks = Bookmarks::beside(recording.path(), recording.config().identity.0);
         Ok(Timeline {
             recording,
             store,
@@ -69,6 +74,7 @@ impl Timeline {
             summaries,
             travellers,
             trail: VecDeque::new(),
+            bookmarks,
         })
     }
 
@@ -138,6 +144,7 @@ impl Timeline {
                     return stop(StopReason::Breakpoint { addr });
                 }
                 Ok(Exit::Watchpoint(hit)) => return stop(search::watch_reason(&hit)),
+                Ok(Exit::Event(event)) => return stop(StopReason::Event(event)),
                 Ok(_) => pass_breakpoint = false,
                 Err(error) => return stop(reason_of(error)),
             }
@@ -167,17 +174,48 @@ impl Timeline {
         }
     }
 
+    /// A second machine, once the first pass has given back its own: the two fit what the server may take.
+    fn gather_searchers(&mut self) -> Result<(), TravelError> {
+        if self.travellers.len() < SEARCHERS && self.pass.progress().finished {
+            self.travellers
+                .push(Traveller::new(&self.recording, &self.store)?);
+        }
+        Ok(())
+    }
+
+    /// Answers a question; all machines look for it, and the first one comes back to the position.
+    fn answer(
+        &mut self,
+        question: &Question,
+        interrupt: &AtomicBool,
+    ) -> Result<Answers, TravelError> {
+        let here = self.travellers[0].tick();
+        let interrupted = || interrupt.load(std::sync::atomic::Ordering::Relaxed);
+        self.pass.wait_for(question.until, interrupted);
+        self.gather_searchers()?;
+        for traveller in &mut self.travellers {
+            traveller.set_debugger_stops(&question.stops, Direction::Forward);
+        }
+        let distance = self.recording.config().digest_distance_ticks.max(1);
+        let answers = questions::ask(
+            &mut self.travellers,
+            &self.store,
+            &self.summaries,
+            question,
+            distance,
+            interrupt,
+        );
+        self.travellers[0].go(here, &AtomicBool::new(false))?;
+        answers
+    }
+
     fn search_backward(
         &mut self,
         stops: &Stops,
         here: Tick,
         interrupt: &AtomicBool,
     ) -> Result<Option<search::Hit>, TravelError> {
-        // A second machine, once the first pass has given back its own: the two fit what the server may take.
-        if self.travellers.len() < SEARCHERS && self.pass.progress().finished {
-            self.travellers
-                .push(Traveller::new(&self.recording, &self.store)?);
-        }
+        self.gather_searchers()?;
         for traveller in &mut self.travellers {
             traveller.set_debugger_stops(stops, Direction::Backward);
         }
@@ -218,6 +256,7 @@ fn engine_stops(stops: &Stops) -> cpu_stops::Stops {
         },
     });
     cpu_stops::Stops::new(stops.breakpoints.iter().copied(), watchpoints)
+        .with_events(stops.events.clone())
 }
 
 /// A place for the scratch file, which loses its name as soon as it is open.

@@ -8,7 +8,9 @@
 mod support;
 
 mod determinism;
+mod events;
 mod interrupts;
+mod questions;
 mod scan;
 mod search;
 mod states;

@@ -21,6 +21,16 @@ pub enum Access {
     User = 1,
     /// Supervisor with EFLAGS.AC set (or an implicit supervisor access where SMAP is off).
     SupervisorAc = 2,
+    /// User with alignment checks in force: nothing goes the fast way, and its set stays empty.
+    UserChecked = 3,
+}
+
+impl Access {
+    /// Whether it has the rights of a user only.
+    #[inline(always)]
+    pub fn is_user(self) -> bool {
+        matches!(self, Access::User | Access::UserChecked)
+    }
 }
 
 /// A cached translation of a linear page for data.
@@ -55,7 +65,7 @@ struct FetchEntry {
 
 /// The TLB of one processor.
 pub struct Tlb {
-    sets: [[Entry; ENTRIES]; 3],
+    sets: [[Entry; ENTRIES]; 4],
     fetch: [FetchEntry; FETCH_ENTRIES],
     /// (set, index) of the data entries in use; may name one twice.
     used: Vec<u16>,
@@ -72,7 +82,7 @@ impl Tlb {
     /// An empty one.
     pub fn new() -> Tlb {
         Tlb {
-            sets: [[EMPTY; ENTRIES]; 3],
+            sets: [[EMPTY; ENTRIES]; 4],
             fetch: [FetchEntry {
                 tag: NO_TAG,
                 physical: 0,

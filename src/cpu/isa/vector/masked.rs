@@ -1,7 +1,8 @@
 //! Memory accesses of single elements under a mask: VMASKMOV, VPMASKMOV and the gathers.
 //!
 //! Elements that the mask does not select are not accessed and cannot fault. A gather that faults has loaded the
-//! elements before and cleared their mask, so that it goes on from there (SDM volume 2, VGATHERDPS).
+//! elements before and cleared their mask, so that it goes on from there (SDM volume 2, VGATHERDPS). Alignment is
+//! never checked (#AC).
 
 use super::{Form, Lowered, WIDE, straight};
 use crate::cpu::decode::Context;
@@ -70,7 +71,7 @@ fn load<W: Width>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     for n in 0..count::<W>(op) {
         if element::<W>(&mask, n).sign() {
             let address = cpu.part_address(op, (n * W::BYTES) as u64, W::BYTES, false)?;
-            let value = cpu.read::<W>(address)?;
+            let value = cpu.without_alignment(|cpu| cpu.read::<W>(address))?;
             set_element(&mut result, n, value);
         }
     }
@@ -89,7 +90,8 @@ fn store<W: Width>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
         cpu.check_write(addresses[n], W::BYTES)?;
     }
     for n in (0..count::<W>(op)).filter(selected) {
-        cpu.write(addresses[n], element::<W>(&data, n))?;
+        let value = element::<W>(&data, n);
+        cpu.without_alignment(|cpu| cpu.write(addresses[n], value))?;
     }
     Ok(())
 }
@@ -125,7 +127,7 @@ fn gather_elements<I: Width, W: Width>(cpu: &mut Cpu, op: &Op) -> Result<(), Abo
     for n in 0..op.aux2 as usize {
         if element::<W>(&cpu.state.vector[mask].0, n).sign() {
             let address = gather_address(cpu, op, element::<I>(&index, n).sext(), W::BYTES)?;
-            let value = cpu.read::<W>(address)?;
+            let value = cpu.without_alignment(|cpu| cpu.read::<W>(address))?;
             set_element(&mut cpu.state.vector[destination].0, n, value);
             cpu.state.vector[destination].0[length / 8..].fill(0);
             set_element(&mut cpu.state.vector[mask].0, n, W::from_u64(0));

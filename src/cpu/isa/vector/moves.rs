@@ -464,6 +464,8 @@ fn store_masked(cpu: &mut Cpu, op: &Op, data: &[u8], mask: u32) -> Result<(), Ab
         offset &= 0xffff;
     }
     let address = cpu.segment_address(op.seg as usize, offset, data.len(), true)?;
+    // As a whole, whatever the mask selects.
+    cpu.check_alignment(address, 8)?;
     let selected = |n: &usize| mask >> n & 1 != 0;
     for n in (0..data.len()).filter(selected) {
         cpu.check_write(address.wrapping_add(n as u64), 1)?;

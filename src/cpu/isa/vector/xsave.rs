@@ -93,6 +93,7 @@ fn area_address(cpu: &mut Cpu, op: &Op, write: bool) -> Result<u64, Abort> {
     }
     let address = cpu.part_address(op, 0, 1, write)?;
     cpu.check_canonical(address, 1)?;
+    cpu.check_alignment(address, 4)?;
     if address & 63 != 0 {
         return cpu.general_protection();
     }
