@@ -236,7 +236,28 @@ impl Cpu {
             physical,
             mode: self.mode,
             single,
+            limited: self.mode != super::decode::Mode::Bits64
+                && self.state.seg[super::state::seg::CS].limit != u32::MAX,
         };
+        let block = self.block_of(key, rip, linear)?;
+        if key.limited {
+            // SAFETY: just found.
+            let last = rip + unsafe { (*block).bytes } as u64 - 1;
+            if last > self.state.seg[super::state::seg::CS].limit as u64 {
+                // Up to the limit by single instructions; one that crosses it faults.
+                return if single {
+                    self.general_protection()
+                } else {
+                    self.find_block_unnoted(true)
+                };
+            }
+        }
+        Ok(block)
+    }
+
+    /// The block of a key, from the cache or newly made.
+    fn block_of(&mut self, key: Key, rip: u64, linear: u64) -> Result<*const Block, Abort> {
+        let single = key.single;
         if let Some(block) = self.blocks.get(&key) {
             // SAFETY: the cache gives live blocks.
             let second = unsafe { (*block).second };
@@ -353,6 +374,7 @@ impl Cpu {
         let target = unsafe { &*to };
         let same_page = (start ^ self.state.rip()) & !0xfff == 0;
         if same_page
+            && !from.key.limited
             && from.second.is_none()
             && target.second.is_none()
             && target.key.physical & !0xfff == from.key.physical & !0xfff
@@ -371,13 +393,13 @@ impl Cpu {
         (op.offset as u64, op.flags)
     }
 
-    /// Sets RIP, cut to the size of the code segment.
+    /// Sets RIP, cut to 32 bits outside 64-bit mode.
     #[inline(always)]
     pub(super) fn set_rip_masked(&mut self, rip: u64) {
         let rip = match self.mode {
             super::decode::Mode::Bits64 => rip,
-            super::decode::Mode::Bits32 => rip & 0xffff_ffff,
-            super::decode::Mode::Bits16 => rip & 0xffff,
+            // 16-bit code goes on behind FFFFh, if its segment does; only branches are cut to their operand size.
+            super::decode::Mode::Bits32 | super::decode::Mode::Bits16 => rip & 0xffff_ffff,
         };
         self.state.set_rip(rip);
     }

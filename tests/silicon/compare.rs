@@ -67,7 +67,14 @@ pub fn open(insn: &Instruction, case: &Case) -> Open {
             open.parts = true;
             open.either_fault = case.bits < 64;
         }
-        Mnemonic::Fstp if insn.memory_size() == iced_x86::MemorySize::Float80 => open.parts = true,
+        Mnemonic::Fstp if insn.memory_size() == iced_x86::MemorySize::Float80 => {
+            open.parts = true;
+            open.either_fault = case.bits < 64;
+        }
+        Mnemonic::Fbld => open.either_fault = case.bits < 64,
+        Mnemonic::Fld if insn.memory_size() == iced_x86::MemorySize::Float80 => {
+            open.either_fault = case.bits < 64;
+        }
         // Which part of an area is looked at first is the processor's own affair.
         Mnemonic::Fxsave
         | Mnemonic::Fxsave64

@@ -155,6 +155,7 @@ impl Engine {
         }
         let pointers = build.map(EXIT_POINTERS, USER | NO_EXECUTE);
         let exits = build.map(EXITS, USER);
+        build.memory.write(exits, &[0xcc; PAGE]);
         for n in 0..2 {
             build.put(pointers + 8 * n, EXITS + 16 * n);
             build.memory.write(exits + 16 * n, &JUMP_TO_SELF);

@@ -495,7 +495,7 @@ pub fn single(rng: &mut Rng, bits: u32, code: Code, windows: usize) -> Option<(C
         prepare_save_area(rng, &mut draft, at)?;
     }
     aim_branch(rng, &mut draft, at, ip(taken));
-    aim_selector(rng, &mut draft, at);
+    aim_selector(rng, &mut draft, at)?;
     let mut code_bytes = bytes;
     code_bytes.extend(layout::leave(bits, 0));
     if bits < 64 {
@@ -548,7 +548,7 @@ fn prepare_save_area(rng: &mut Rng, draft: &mut Draft, at: u64) -> Option<()> {
     if !format!("{:?}", draft.insn.code()).starts_with('X') {
         return Some(());
     }
-    if at.wrapping_add(512) / PAGE as u64 == DATA / PAGE as u64 + layout::READ_ONLY {
+    if is_read_only(at.wrapping_add(512)) {
         // The header would be whatever is there.
         return None;
     }
@@ -610,7 +610,7 @@ fn aim_branch(rng: &mut Rng, draft: &mut Draft, at: u64, taken: u64) {
 }
 
 /// Gives instructions that take a selector one of which is known what it means.
-fn aim_selector(rng: &mut Rng, draft: &mut Draft, at: u64) {
+fn aim_selector(rng: &mut Rng, draft: &mut Draft, at: u64) -> Option<()> {
     use Mnemonic::{Arpl, Lar, Lds, Les, Lfs, Lgs, Lsl, Lss, Mov, Pop, Verr, Verw};
     let insn = draft.insn;
     let selector = CANDIDATES[rng.usize(0..CANDIDATES.len())];
@@ -624,12 +624,24 @@ fn aim_selector(rng: &mut Rng, draft: &mut Draft, at: u64) {
         Pop if insn.op0_register().is_segment_register() => {
             (OpKind::Memory, Register::None, draft.stack_top())
         }
-        _ => return,
+        _ => return Some(()),
     };
     if kind == OpKind::Register {
         let value = &mut draft.input.gpr[register.number()];
         *value = *value & !0xffff | selector as u64;
     } else {
+        if [address, address.wrapping_add(1)]
+            .map(is_read_only)
+            .contains(&true)
+        {
+            // It would be whatever is there, which may mean something to the host only.
+            return None;
+        }
         draft.pokes.push((address, selector.to_le_bytes().to_vec()));
     }
+    Some(())
+}
+
+fn is_read_only(address: u64) -> bool {
+    address / PAGE as u64 == DATA / PAGE as u64 + layout::READ_ONLY
 }

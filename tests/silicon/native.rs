@@ -417,6 +417,7 @@ impl Native {
         // SAFETY: the pages were just mapped.
         unsafe {
             ptr::write(EXIT_POINTERS as *mut [u64; 2], exits);
+            ptr::write_bytes(EXITS as *mut u8, 0xcc, PAGE);
             for n in 0..2 {
                 let code = layout::leave(64, n);
                 let at = EXITS + 16 * n;
