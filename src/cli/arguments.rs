@@ -4,6 +4,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::cpu::cpuid::{Level, Vendor};
 use crate::machine::boot::Protocol;
 use crate::tick::{GuestNs, Tick};
 use crate::timeline::cache::{CACHE_BYTES_MAX, CacheOptions, CachePlace};
@@ -161,6 +162,18 @@ pub struct RecordArguments {
     /// What executes the guest
     #[arg(long, value_name = "HOW", requires = "record")]
     pub accel: Option<Accel>,
+    /// The guest's processor: how much of the instruction set it has [default: x86-64-v3]
+    ///
+    /// The levels are those of the x86-64 psABI. What only kernels see (PCID, SMEP, SMAP, UMIP, FSGSBASE and the like)
+    /// is in all of them. The table that CPUID shows is part of the recording.
+    #[arg(long, value_name = "LEVEL", requires = "record")]
+    pub cpu: Option<CpuLevel>,
+    /// Whose processor it is [default: intel]
+    ///
+    /// They differ in what CPUID tells, and where kernels notice it: SYSRET to an address that is not canonical, the
+    /// base of a segment loaded with a null selector, SYSCALL and SYSENTER in compatibility mode.
+    #[arg(long, value_name = "VENDOR", requires = "record")]
+    pub cpu_vendor: Option<CpuVendor>,
     /// How the kernel is started, if not the way that its image suggests
     #[arg(long, value_name = "PROTOCOL", requires = "record")]
     pub protocol: Option<ProtocolName>,
@@ -238,6 +251,48 @@ pub enum Accel {
     Emulate,
     /// The host's processor (not in this version)
     Kvm,
+}
+
+/// A level of the instruction set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CpuLevel {
+    /// SSE2
+    #[value(name = "x86-64-v1", alias = "v1")]
+    V1,
+    /// SSE4.2, POPCNT, CMPXCHG16B
+    #[value(name = "x86-64-v2", alias = "v2")]
+    V2,
+    /// AVX2, FMA, BMI, MOVBE; and AES, SHA, RDRAND
+    #[value(name = "x86-64-v3", alias = "v3")]
+    V3,
+}
+
+impl From<CpuLevel> for Level {
+    fn from(level: CpuLevel) -> Level {
+        match level {
+            CpuLevel::V1 => Level::V1,
+            CpuLevel::V2 => Level::V2,
+            CpuLevel::V3 => Level::V3,
+        }
+    }
+}
+
+/// Whose processor the guest has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CpuVendor {
+    /// GenuineIntel
+    Intel,
+    /// AuthenticAMD
+    Amd,
+}
+
+impl From<CpuVendor> for Vendor {
+    fn from(vendor: CpuVendor) -> Vendor {
+        match vendor {
+            CpuVendor::Intel => Vendor::Intel,
+            CpuVendor::Amd => Vendor::Amd,
+        }
+    }
 }
 
 /// A boot protocol by its name on the command line.

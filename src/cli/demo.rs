@@ -1,6 +1,8 @@
 //! `retrovisor demo`: records a guest that goes wrong, serves the recording, and shows the GDB session that finds
 //! out why.
 
+use crate::cpu::cpuid::Processor;
+use crate::record::live::Random;
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
@@ -267,11 +269,13 @@ fn record_own_kernel(directory: &Path, cache: &CacheOptions) -> Result<Option<Sc
         initrd_name: None,
         cmdline: String::new(),
         ram_bytes: own_kernel::RAM_BYTES,
+        cpu: Processor::default(),
         protocol: None,
         ticks_max: None,
         guest_ns_max: None,
         rtc_epoch_s: RTC,
         created_unix_s: unix_seconds(),
+        random: Random::System,
         identity: random_identity()?,
     };
     if !record(&plan, &recording, cache)? {

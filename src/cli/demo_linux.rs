@@ -1,5 +1,7 @@
 //! `retrovisor demo --linux`: a Debian kernel with busybox, in which somebody renames the machine.
 
+use crate::cpu::cpuid::Processor;
+use crate::record::live::Random;
 use anyhow::{Context, Result, bail};
 use parking_lot::Mutex;
 use std::fs;
@@ -67,11 +69,13 @@ pub fn record(directory: &Path, cache: &CacheOptions) -> Result<Option<Scene>> {
         initrd_name: Some(initrd.display().to_string()),
         cmdline: CMDLINE.to_string(),
         ram_bytes: RAM_BYTES,
+        cpu: Processor::default(),
         protocol: None,
         ticks_max: None,
         guest_ns_max: None,
         rtc_epoch_s: RTC,
         created_unix_s: unix_seconds(),
+        random: Random::System,
         identity: random_identity()?,
     };
     output::note(&format!("booting Linux {}", kernel.version));

@@ -1,5 +1,6 @@
 //! `retrovisor --record`: runs a guest and writes down what happens to it.
 
+use crate::record::live::Random;
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs::File;
 use std::io::{self, IsTerminal};
@@ -7,10 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::arguments::{Accel, CacheArguments, ConsoleTarget, RecordArguments, Size};
+use super::arguments::{
+    Accel, CacheArguments, ConsoleTarget, CpuLevel, CpuVendor, RecordArguments, Size,
+};
 use super::fill::CacheKeeper;
 use super::output::{self, shell_word, thousands};
 use super::progress::Progress;
+use crate::cpu::cpuid::Processor;
 use crate::record::console::{Console, OutputOnly, Stdio, catch_signals};
 use crate::record::emulated::{self, Outcome, Plan, RecordError};
 use crate::timeline::cache::CacheOptions;
@@ -40,12 +44,17 @@ pub fn run(arguments: &RecordArguments, cache: &CacheArguments) -> Result<ExitCo
         initrd: initrd.as_deref(),
         initrd_name: arguments.initrd.as_ref().map(|p| p.display().to_string()),
         cmdline: arguments.append.clone().unwrap_or_default(),
+        cpu: Processor {
+            level: arguments.cpu.unwrap_or(CpuLevel::V3).into(),
+            vendor: arguments.cpu_vendor.unwrap_or(CpuVendor::Intel).into(),
+        },
         ram_bytes: arguments.memory.unwrap_or(DEFAULT_MEMORY).0,
         protocol: arguments.protocol.map(Into::into),
         ticks_max: arguments.ticks,
         guest_ns_max: arguments.for_seconds.map(|seconds| seconds.0),
         rtc_epoch_s: arguments.rtc.unwrap_or(now),
         created_unix_s: now,
+        random: Random::System,
         identity: random_identity()?,
     };
     // What is wrong with the kernel is found before an old recording is replaced and the terminal is touched.

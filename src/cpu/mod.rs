@@ -12,8 +12,11 @@
 
 pub mod blocks;
 pub mod cpuid;
+pub mod debug;
 pub mod decode;
+pub mod events;
 pub mod exceptions;
+pub mod features;
 pub mod flags;
 pub mod isa;
 pub mod mmu;
@@ -23,15 +26,21 @@ pub mod run;
 pub mod segment;
 pub mod state;
 pub mod stops;
+mod task;
 #[cfg(test)]
 pub mod testing;
 pub mod touched;
+mod transfer;
+mod vm86;
 pub mod world;
 
 use crate::memory::Memory;
 use crate::tick::Tick;
 use blocks::Blocks;
 use cpuid::CpuModel;
+use debug::Armed;
+use events::Event;
+use features::Features;
 use flags::Width;
 use mmu::tables::Tables;
 use mmu::tlb::{Access, Tlb};
@@ -93,7 +102,7 @@ pub struct Fault {
     pub vector: u8,
     /// Error code, for the vectors that push one.
     pub code: Option<u32>,
-    /// For #PF: the linear address, which goes to CR2.
+    /// For #PF: the linear address, which goes to CR2. For #DB: the causes, which go to DR6.
     pub address: u64,
 }
 
@@ -152,14 +161,31 @@ pub struct Cpu {
     pub index: usize,
     /// The watchpoint that the instruction just stepped has hit.
     watch_hit: Option<WatchHit>,
+    /// What the watched bytes were before that, as far as there is room and they were mapped.
+    watched_before: [u8; stops::BEFORE_BYTES],
+    /// The event that a debugger wants to stop at and that the last tick has brought.
+    event_hit: Option<Event>,
+    /// Linear address of the instruction that runs alone, is interrupted, or has brought the last event; and the
+    /// position after the last exception.
+    event_at: (u64, Tick),
     /// The tick at which breakpoints are not looked at: where a debugger goes on from.
     pass_breakpoint: Option<Tick>,
     /// Guest RAM.
     pub memory: Memory,
     /// What a debugger wants.
     stops: Stops,
+    /// The fault of a memory operand's segment, until the operand is accessed.
+    deferred: Fault,
+    /// What the guest's debug registers arm (derived).
+    armed: Armed,
+    /// The instruction that runs by itself comes after one that loaded SS.
+    after_stack_load: bool,
+    /// The instruction that runs by itself raises no single-step trap, although TF was set before it.
+    step_trap_lost: bool,
     /// What CPUID says.
-    pub model: CpuModel,
+    model: CpuModel,
+    /// What follows from that (derived).
+    features: Features,
     blocks: Blocks,
     tables: Tables,
     new_tables: Vec<usize>,
@@ -189,9 +215,17 @@ impl Cpu {
             aborted_op: std::ptr::null(),
             index: 0,
             watch_hit: None,
+            watched_before: [0; stops::BEFORE_BYTES],
+            event_hit: None,
+            event_at: (0, 0),
             pass_breakpoint: None,
             memory,
             stops: Stops::default(),
+            deferred: Fault::plain(vector::GP),
+            armed: Armed::default(),
+            after_stack_load: false,
+            step_trap_lost: false,
+            features: Features::of(&model),
             model,
             blocks: Blocks::new(),
             tables: Tables::default(),
@@ -203,6 +237,13 @@ impl Cpu {
         });
         cpu.state_changed();
         cpu
+    }
+
+    /// Makes it another processor.
+    pub fn set_model(&mut self, model: CpuModel) {
+        self.features = Features::of(&model);
+        self.model = model;
+        self.forget_code();
     }
 
     /// The current tick, at a boundary of instructions (or of the op that runs alone).
@@ -229,6 +270,7 @@ impl Cpu {
         self.state.seg_base[seg::NONE] = 0;
         self.forget_translations();
         self.update_mode();
+        self.update_armed();
         self.attention = true;
     }
 
@@ -266,6 +308,34 @@ impl Cpu {
         }
     }
 
+    /// Notices an event: the instruction (or delivery) that brings it is complete but for its tick.
+    #[cold]
+    #[inline(never)]
+    fn event(&mut self, rip: u64, event: Event) {
+        if let Some(touched) = &mut self.touched {
+            touched.events.add(&event);
+        }
+        if self.event_hit.is_none() && self.stops.catches(&event) {
+            self.event_hit = Some(event);
+            self.event_at.0 = rip;
+        }
+    }
+
+    /// The instruction at which the event of the last [`run::Exit::Event`] happened: its own, or the one interrupted.
+    pub fn event_rip(&self) -> u64 {
+        self.event_at.0
+    }
+
+    /// Whether the tick before the position delivered an exception.
+    pub fn has_faulted(&self) -> bool {
+        self.event_at.1 == self.tick()
+    }
+
+    /// What the bytes of the watchpoint in the last [`run::Exit::Watchpoint`] were before its tick: the first ones.
+    pub fn watched_before(&self) -> &[u8; stops::BEFORE_BYTES] {
+        &self.watched_before
+    }
+
     /// Runs past all stops, without forgetting them.
     pub fn ignore_stops(&mut self, ignore: bool) {
         self.stops.ignored = ignore;
@@ -274,6 +344,11 @@ impl Cpu {
     /// What the debugger wants to stop at.
     pub fn stops(&self) -> &Stops {
         &self.stops
+    }
+
+    /// Linear address of an op of the running block.
+    fn linear_of(&self, op: &Op) -> u64 {
+        self.linear(self.state.rip().wrapping_add(op.offset as u64))
     }
 
     /// RIP as a linear address.

@@ -1,6 +1,8 @@
 //! The loop around blocks: budgets, interrupts, single steps, and what leaves them.
 
 use super::blocks::{Block, Key};
+use super::debug::{pending, shadow};
+use super::events::Event;
 use super::flags::bits;
 use super::op::Flow;
 use super::state::activity;
@@ -8,9 +10,6 @@ use super::stops::WatchHit;
 use super::world::{Interrupt, Pending, Wait, World};
 use super::{Abort, AbortReason, Cpu, Fault, op_flags, vector};
 use crate::tick::Tick;
-
-/// DR6.BS: the debug exception comes from single-stepping.
-const DR6_BS: u64 = 1 << 14;
 
 /// Why `run` came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +22,8 @@ pub enum Exit {
     Breakpoint,
     /// The last tick hit a watchpoint.
     Watchpoint(WatchHit),
+    /// The last tick brought an event to stop at.
+    Event(Event),
     /// The processor is halted, nothing is pending, and the world wants the caller to look around.
     Idle,
 }
@@ -54,7 +55,12 @@ impl Cpu {
         let mut pending = Pending::default();
         loop {
             if let Some(hit) = self.watch_hit.take() {
+                // One tick is one stop.
+                self.event_hit = None;
                 return Exit::Watchpoint(hit);
+            }
+            if let Some(event) = self.event_hit.take() {
+                return Exit::Event(event);
             }
             if self.remaining == 0 || self.attention {
                 let now = self.tick();
@@ -73,10 +79,11 @@ impl Cpu {
                 self.remaining = stop - now;
                 self.attention = false;
             }
-            if self.state.pending_trap != 0 {
-                self.state.pending_trap = 0;
-                self.state.dr[6] |= DR6_BS;
-                self.deliver_fault(Fault::plain(vector::DB));
+            if self.state.pending_trap != 0
+                && self.state.shadow != shadow::STACK
+                && self.state.activity <= activity::HALTED
+            {
+                self.deliver_traps();
                 self.remaining -= 1;
                 continue;
             }
@@ -95,9 +102,13 @@ impl Cpu {
                     Wait::Ended => return Exit::Ended,
                 }
             }
-            let alone = self.state.shadow != 0 || self.state.flags.other() & bits::TF != 0;
+            let flags = self.state.flags.other();
+            let alone =
+                self.state.shadow != 0 || flags & bits::TF != 0 || self.code_limit_is_near();
             let exit = if alone {
                 self.step()
+            } else if flags & bits::RF != 0 {
+                self.resume()
             } else {
                 self.run_blocks()
             };
@@ -107,6 +118,16 @@ impl Cpu {
             if self.blocks.is_full() {
                 self.forget_code();
             }
+        }
+    }
+
+    /// Whether blocks could run past the end of the code segment: then each instruction is looked at by itself.
+    fn code_limit_is_near(&self) -> bool {
+        let limit = self.state.seg[super::state::seg::CS].limit;
+        match self.mode {
+            super::decode::Mode::Bits64 => false,
+            super::decode::Mode::Bits32 => limit != u32::MAX,
+            super::decode::Mode::Bits16 => limit < 0xffff,
         }
     }
 
@@ -163,7 +184,9 @@ impl Cpu {
 
     fn deliver_interrupt(&mut self, vector: u8) {
         self.state.activity = activity::RUNNING;
+        let rip = self.linear_rip();
         self.deliver_external(vector);
+        self.event(rip, Event::Interrupt { vector });
         self.remaining -= 1;
     }
 
@@ -186,10 +209,14 @@ impl Cpu {
     /// The block at RIP, or the fault of fetching it.
     fn find_block_unnoted(&mut self, single: bool) -> Result<*const Block, Abort> {
         let rip = self.state.rip();
+        let linear = self.linear(rip);
+        if !single && self.armed.instruction_hits(linear) != 0 {
+            // Before all faults of fetching.
+            return self.abort_with(AbortReason::Breakpoint);
+        }
         if self.mode != super::decode::Mode::Bits64 {
             self.check_code_limit(rip)?;
         }
-        let linear = self.linear(rip);
         if self.tlb.fetch(self.state.cpl == 3, linear).is_none() && self.at_breakpoint() {
             // Before the fetch sets an accessed bit.
             return self.abort_with(AbortReason::Breakpoint);
@@ -304,10 +331,7 @@ impl Cpu {
                     if self.remaining == 0 {
                         return None;
                     }
-                    if self.pass_breakpoint == Some(self.tick()) {
-                        return self.step();
-                    }
-                    return Some(Exit::Breakpoint);
+                    return self.step();
                 }
             }
         }
@@ -360,27 +384,59 @@ impl Cpu {
         if self.at_breakpoint() {
             return Some(Exit::Breakpoint);
         }
+        let breakpoints = self.instruction_breakpoints();
+        if breakpoints != 0 {
+            return self.fault(Fault::debug(breakpoints as u64));
+        }
         self.stepping = true;
-        let exit = self.step_inside();
+        let exit = self.run_single();
         self.stepping = false;
         exit
     }
 
-    fn step_inside(&mut self) -> Option<Exit> {
-        let trap = self.state.flags.other() & bits::TF != 0;
+    /// Runs the instruction that EFLAGS.RF is set for: as in blocks, but without looking at breakpoints.
+    fn resume(&mut self) -> Option<Exit> {
+        if self.at_breakpoint() {
+            return Some(Exit::Breakpoint);
+        }
+        self.run_single()
+    }
+
+    /// Runs one instruction, which ends what the one before it held off, and gathers the traps of it.
+    fn run_single(&mut self) -> Option<Exit> {
+        let before = self.state.flags.other();
+        let traps = self.state.pending_trap;
+        self.after_stack_load = self.state.shadow == shadow::STACK;
+        self.step_trap_lost = false;
+        self.event_at.0 = self.linear_rip();
         self.state.shadow = 0;
         let Ok(block) = self.find_block(true) else {
             return self.after_abort(std::ptr::null());
         };
+        // Instructions find RF clear; IRET and unfinished repetitions set it.
+        self.state.flags.set_other(bits::RF, false);
         // SAFETY: as in `run_blocks`.
         let current = unsafe { &*block };
         let first = unsafe { &*current.first };
+        if self.mode != super::decode::Mode::Bits64 {
+            let last = self.state.rip() + current.bytes as u64 - 1;
+            if self.check_code_limit(last).is_err() {
+                return self.after_abort(std::ptr::null());
+            }
+        }
         let flow = (first.handler.get())(self, first);
+        self.after_stack_load = false;
         match flow {
             Flow::Fallthrough | Flow::Taken | Flow::Indirect | Flow::Attention => {
                 self.remaining -= 1;
             }
-            Flow::Abort => return self.after_abort(block),
+            Flow::Abort => {
+                if before & bits::RF != 0 {
+                    self.state.flags.set_other(bits::RF, true);
+                }
+                self.state.pending_trap = traps;
+                return self.after_abort(block);
+            }
             // The instruction has overwritten itself: it has run, and what follows is decoded anew. The op that
             // was not reached is the end of the block.
             Flow::Resync => {
@@ -388,8 +444,8 @@ impl Cpu {
             }
             Flow::Breakpoint => unreachable!("blocks of one instruction have no breakpoints"),
         }
-        if trap && self.state.flags.other() & bits::TF != 0 {
-            self.state.pending_trap = 1;
+        if before & bits::TF != 0 && !self.step_trap_lost {
+            self.state.pending_trap |= pending::STEP;
         }
         None
     }
@@ -410,7 +466,8 @@ impl Cpu {
                     self.step()
                 }
             }
-            AbortReason::Breakpoint => Some(Exit::Breakpoint),
+            // The debugger's or the guest's.
+            AbortReason::Breakpoint => self.step(),
             AbortReason::Fault(fault) => self.fault(fault),
             AbortReason::NotCanonical => {
                 let vector = if stack_operand {

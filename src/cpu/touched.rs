@@ -8,6 +8,7 @@
 //! Blocks are noted by guest-physical address, for links carry execution from block to block without a look at
 //! linear addresses; the pairs of linear and physical pages that were fetched join the two.
 
+use super::events::EventSet;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Notes of one interval.
@@ -23,4 +24,6 @@ pub struct Touched {
     pub written: FxHashMap<u64, u64>,
     /// Linear pages that were loaded from.
     pub read: FxHashSet<u64>,
+    /// Interrupts, exceptions and the like.
+    pub events: EventSet,
 }

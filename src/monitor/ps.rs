@@ -14,8 +14,9 @@ pub static COMMAND: Command = Command {
              symbol file is needed. The star marks the task that the processor runs; it can be a thread, which\n\
              is shown by itself. PGD is the linear address of the process's top page table, TASK that of its\n\
              struct task_struct: p *(struct task_struct *)TASK after `rv symbols`.\n",
-    resumes: false,
+    examples: &["ps"],
     run,
+    ..Command::PLAIN
 };
 
 /// More lines are of use to nobody at GDB's prompt.
@@ -23,7 +24,7 @@ const LINES_MAX: usize = 5000;
 
 fn run(scope: &mut Scope<'_>, args: &[&str]) -> Result<String, String> {
     if !args.is_empty() {
-        return Err(format!("usage: monitor {}", COMMAND.usage));
+        return COMMAND.misused();
     }
     let guest = AtPosition(&*scope.debuggee);
     let kernel = Kernel::find(&guest).map_err(|why| why.to_string())?;

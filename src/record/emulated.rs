@@ -2,9 +2,9 @@
 
 use super::console::Console;
 use super::keeper::{Keeper, Nothing};
-use super::live::Live;
+use super::live::{Live, Random};
 use super::recorder::Recorder;
-use crate::cpu::cpuid::CpuModel;
+use crate::cpu::cpuid::{CpuModel, Processor};
 use crate::cpu::run::Exit;
 use crate::machine::{Machine, STATE_VERSION, boot};
 use crate::memory::MemoryError;
@@ -34,6 +34,8 @@ pub struct Plan<'a> {
     pub initrd_name: Option<String>,
     /// The kernel's command line.
     pub cmdline: String,
+    /// Which processor.
+    pub cpu: Processor,
     /// RAM in bytes.
     pub ram_bytes: u64,
     /// Which boot protocol, if not the natural one.
@@ -46,6 +48,8 @@ pub struct Plan<'a> {
     pub rtc_epoch_s: u64,
     /// When this is, for the header.
     pub created_unix_s: u64,
+    /// Where RDRAND and RDSEED get their numbers.
+    pub random: Random,
     /// A random number that tells this recording from all others.
     pub identity: [u8; 16],
 }
@@ -101,7 +105,7 @@ pub fn prepare(plan: &Plan) -> Result<Prepared, RecordError> {
         ram_bytes: plan.ram_bytes,
         rtc_epoch_s: plan.rtc_epoch_s,
     };
-    let model = CpuModel::native();
+    let model = CpuModel::new(plan.cpu);
     let mut machine = Machine::new(plan.ram_bytes, model.clone())?;
     let layout = boot::Layout {
         ram_bytes: plan.ram_bytes,
@@ -124,16 +128,11 @@ pub fn prepare(plan: &Plan) -> Result<Prepared, RecordError> {
 }
 
 fn config(plan: &Plan, prepared: &Prepared) -> MachineConfig {
-    let leaf0 = prepared.model.query(0, 0);
-    let vendor: Vec<u8> = [leaf0[1], leaf0[3], leaf0[2]]
-        .iter()
-        .flat_map(|r| r.to_le_bytes())
-        .collect();
     MachineConfig {
         ram_bytes: plan.ram_bytes,
         cpus: 1,
-        cpu_vendor: String::from_utf8_lossy(&vendor).into_owned(),
-        cpu_model: "retrovisor".to_string(),
+        cpu_vendor: prepared.model.vendor_text(),
+        cpu_model: plan.cpu.level.name().to_string(),
         cpuid: prepared
             .model
             .leaves
@@ -186,9 +185,13 @@ pub fn record_kept(
     let machine = &mut prepared.machine;
     {
         let memory = &machine.cpu.memory;
-        let numbers: Vec<u64> = (0..memory.pages())
-            .map(|page| memory.page_address(page) >> 12)
+        // What loading did not write is zero, and is better not looked at: a page that is read takes memory.
+        let mut numbers: Vec<u64> = memory
+            .dirty()
+            .iter()
+            .map(|&page| memory.page_address(page as usize) >> 12)
             .collect();
+        numbers.sort_unstable();
         writer.ram(numbers, |number, out| {
             memory.read(number << 12, out);
         })?;
@@ -278,7 +281,7 @@ pub fn run_unrecorded(plan: &Plan, console: Box<dyn Console>) -> Result<Outcome,
 
 /// The live world with its limit of guest time; the limit of ticks is where the machine is run to.
 fn live(plan: &Plan, board: Board, console: Box<dyn Console>) -> Live {
-    let mut live = Live::new(board, console);
+    let mut live = Live::new(board, console, plan.random);
     if let Some(guest_ns) = plan.guest_ns_max {
         live.set_limit(guest_ns);
     }

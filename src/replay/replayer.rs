@@ -2,6 +2,7 @@
 
 use super::divergence::Divergence;
 use super::world::{LogPosition, LogWorld};
+use crate::cpu::features;
 use crate::cpu::run::Exit;
 use crate::machine::{Machine, STATE_VERSION, StateDigest, StateError, model_from_leaves};
 use crate::memory::MemoryError;
@@ -71,6 +72,16 @@ impl Replayer {
                 .iter()
                 .map(|l| (l.leaf, l.subleaf, [l.eax, l.ebx, l.ecx, l.edx])),
         );
+        let missing = features::missing(&model);
+        if let Some(first) = missing.first() {
+            let more = match missing.len() - 1 {
+                0 => String::new(),
+                n => format!(" and {n} more"),
+            };
+            return Err(ReplayError::Unsupported(format!(
+                "the recording's processor has {first}{more}, which this version has not"
+            )));
+        }
         Ok(Replayer {
             machine: Machine::new(config.ram_bytes, model)?,
             world: LogWorld::new(recording),

@@ -4,9 +4,11 @@
 //! something is looked for, search. Breakpoints belong here and are never inside a checkpoint.
 
 pub mod api;
+pub mod bookmarks;
 pub mod cache;
 mod debuggee;
 pub mod pass;
+pub mod questions;
 pub mod search;
 pub mod summary;
 pub mod traveller;
@@ -16,7 +18,8 @@ use crate::cpu::run::Exit;
 use crate::cpu::stops as cpu_stops;
 use crate::tick::Tick;
 use crate::trace::Recording;
-use api::{Direction, Stop, StopReason, Stops, WatchKind};
+use api::{Answers, Direction, Question, Stop, StopReason, Stops, WatchKind};
+use bookmarks::Bookmarks;
 use cache::CacheOptions;
 use checkpoints::Store;
 use pass::FirstPass;
@@ -43,6 +46,7 @@ pub struct Timeline {
     travellers: Vec<Traveller>,
     /// Ticks of the trail's checkpoints, oldest first.
     trail: VecDeque<Tick>,
+    bookmarks: Bookmarks,
     cache: CacheOptions,
     /// What there is to say about the cache, for people.
     notes: Vec<String>,
@@ -78,6 +82,7 @@ impl Timeline {
     ) -> Result<Timeline, TravelError> {
         let mut notes = Vec::new();
         let parts = Parts::open(&recording, &opening.cache, opening.near, &mut notes)?;
+        let bookmarks = Bookmarks::beside(recording.path(), recording.config().identity.0);
         Ok(Timeline {
             recording,
             store: parts.store,
@@ -85,6 +90,7 @@ impl Timeline {
             summaries: parts.summaries,
             travellers: vec![parts.traveller],
             trail: VecDeque::new(),
+            bookmarks,
             cache: opening.cache.clone(),
             notes,
         })
@@ -209,6 +215,7 @@ impl Timeline {
                     return Ok(stop(StopReason::Breakpoint { addr }));
                 }
                 Exit::Watchpoint(hit) => return Ok(stop(search::watch_reason(&hit))),
+                Exit::Event(event) => return Ok(stop(StopReason::Event(event))),
                 _ => pass_breakpoint = false,
             }
         }
@@ -239,6 +246,42 @@ impl Timeline {
         }
     }
 
+    /// A second machine, once the first pass has given back its own: the two fit what the server may take.
+    fn gather_searchers(&mut self) -> Result<(), TravelError> {
+        if self.travellers.len() < SEARCHERS && self.pass.progress().finished {
+            self.travellers
+                .push(Traveller::blank(&self.recording, &self.store)?);
+        }
+        Ok(())
+    }
+
+    /// Answers a question; all machines look for it, and the first one comes back to the position.
+    fn answer(
+        &mut self,
+        question: &Question,
+        interrupt: &AtomicBool,
+    ) -> Result<Answers, TravelError> {
+        let here = self.travellers[0].tick();
+        let interrupted = || interrupt.load(std::sync::atomic::Ordering::Relaxed);
+        self.pass.wait_for(question.until, interrupted);
+        self.pass.wait_for_summaries(interrupted);
+        self.gather_searchers()?;
+        for traveller in &mut self.travellers {
+            traveller.set_debugger_stops(&question.stops, Direction::Forward);
+        }
+        let distance = self.recording.config().digest_distance_ticks.max(1);
+        let answers = questions::ask(
+            &mut self.travellers,
+            &self.store,
+            &self.summaries,
+            question,
+            distance,
+            interrupt,
+        );
+        self.travellers[0].go(here, &AtomicBool::new(false))?;
+        answers
+    }
+
     fn search_backward(
         &mut self,
         stops: &Stops,
@@ -247,11 +290,7 @@ impl Timeline {
     ) -> Result<Option<search::Hit>, TravelError> {
         let interrupted = || interrupt.load(std::sync::atomic::Ordering::Relaxed);
         self.pass.wait_for_summaries(interrupted);
-        // A second machine, once the first pass has given back its own: the two fit what the server may take.
-        if self.travellers.len() < SEARCHERS && self.pass.progress().finished {
-            self.travellers
-                .push(Traveller::blank(&self.recording, &self.store)?);
-        }
+        self.gather_searchers()?;
         for traveller in &mut self.travellers {
             traveller.set_debugger_stops(stops, Direction::Backward);
         }
@@ -292,6 +331,7 @@ fn engine_stops(stops: &Stops) -> cpu_stops::Stops {
         },
     });
     cpu_stops::Stops::new(stops.breakpoints.iter().copied(), watchpoints)
+        .with_events(stops.events.clone())
 }
 
 impl Parts {

@@ -1,6 +1,7 @@
 //! Summaries: what an interval of the recording executed and touched, so that a search can leave it out unrun.
 
 use super::api::{Stops, WatchKind};
+use crate::cpu::events::EventSet;
 use crate::cpu::touched::Touched;
 use crate::tick::Tick;
 use parking_lot::RwLock;
@@ -24,6 +25,8 @@ pub struct Summary {
     written: Vec<(u64, u64)>,
     /// Linear pages loaded from.
     read: Vec<u64>,
+    /// Interrupts, exceptions and the like that occurred.
+    events: EventSet,
 }
 
 fn sorted<T: Ord>(items: impl IntoIterator<Item = T>) -> Vec<T> {
@@ -41,6 +44,7 @@ impl Summary {
             blocks,
             written,
             read,
+            events,
         } = touched;
         Summary {
             fetched: sorted(fetched),
@@ -48,6 +52,7 @@ impl Summary {
             blocks: sorted(blocks),
             written: sorted(written),
             read: sorted(read),
+            events,
         }
     }
 
@@ -75,10 +80,11 @@ impl Summary {
 
     /// Whether any of the stops can be hit in the interval. `false` is sure.
     pub fn may_hit(&self, stops: &Stops) -> bool {
-        stops
-            .breakpoints
-            .iter()
-            .any(|&address| self.executed(address))
+        self.events.meets(&stops.events)
+            || stops
+                .breakpoints
+                .iter()
+                .any(|&address| self.executed(address))
             || stops.watchpoints.iter().any(|watch| {
                 let last = watch.addr.wrapping_add(watch.len.max(1) - 1);
                 let read = || touches(&self.read, watch.addr >> 12, last >> 12);

@@ -5,8 +5,9 @@
 
 use super::api::{self, Conditions, Direction};
 use super::view;
+use crate::cpu::events::Event;
 use crate::cpu::run::Exit;
-use crate::cpu::stops::Stops;
+use crate::cpu::stops::{Stops, WatchHit};
 use crate::replay::{ReplayError, Replayer};
 use crate::tick::Tick;
 use crate::trace::Recording;
@@ -215,7 +216,9 @@ impl Traveller {
                 Exit::Ended => return Ok(Exit::Ended),
                 // A hit that does not count: on, past the instruction.
                 Exit::Breakpoint if !self.breakpoint_counts() => pass = true,
-                Exit::Breakpoint | Exit::Watchpoint(_) => return Ok(exit),
+                Exit::Watchpoint(hit) if !self.watchpoint_counts(&hit) => {}
+                Exit::Event(event) if !self.event_counts(&event) => {}
+                Exit::Breakpoint | Exit::Watchpoint(_) | Exit::Event(_) => return Ok(exit),
                 Exit::Tick | Exit::Idle => {}
             }
             if interrupt.load(Ordering::Relaxed) {
@@ -270,6 +273,24 @@ impl Traveller {
         };
         let addr = self.replayer.machine.cpu.linear_rip();
         condition.holds(addr, *direction, &mut view::Here::new(&self.replayer))
+    }
+
+    fn watchpoint_counts(&self, hit: &WatchHit) -> bool {
+        let Some(condition) = &self.conditions.0.0 else {
+            return true;
+        };
+        let watched = (
+            hit.watchpoint.address,
+            view::watch_kind(hit.watchpoint.kind),
+        );
+        condition.watch_holds(watched, &mut view::Here::new(&self.replayer))
+    }
+
+    fn event_counts(&self, event: &Event) -> bool {
+        let Some(condition) = &self.conditions.0.0 else {
+            return true;
+        };
+        condition.event_holds(event, &mut view::Here::new(&self.replayer))
     }
 
     /// Sets what `run` stops at, all hits of breakpoints included.

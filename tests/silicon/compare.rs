@@ -21,6 +21,8 @@ pub struct Open {
     pub flags_at_fault: bool,
     /// Any fault stands for any other at the same instruction.
     pub either_fault: bool,
+    /// The store faults as one: CR2 may be any byte of the page.
+    pub page_only: bool,
     /// The operand is accessed in parts whose order is the processor's own: where exactly it faults, and what was
     /// stored before, is left open.
     pub parts: bool,
@@ -56,16 +58,22 @@ pub fn open(insn: &Instruction, case: &Case) -> Open {
         | Mnemonic::Fnstenv
         | Mnemonic::Frstor
         | Mnemonic::Fnsave
-        | Mnemonic::Fxsave
+        | Mnemonic::Fbstp => open.parts = true,
+        Mnemonic::Fstp if insn.memory_size() == iced_x86::MemorySize::Float80 => open.parts = true,
+        // Which part of an area is looked at first is the processor's own affair.
+        Mnemonic::Fxsave
         | Mnemonic::Fxsave64
         | Mnemonic::Fxrstor
         | Mnemonic::Fxrstor64
         | Mnemonic::Xsave
         | Mnemonic::Xsave64
         | Mnemonic::Xrstor
-        | Mnemonic::Xrstor64
-        | Mnemonic::Fbstp => open.parts = true,
-        Mnemonic::Fstp if insn.memory_size() == iced_x86::MemorySize::Float80 => open.parts = true,
+        | Mnemonic::Xrstor64 => open.page_only = true,
+        // Intel's processors give the end of one of the selected elements, and not always of the same.
+        Mnemonic::Vmaskmovps
+        | Mnemonic::Vmaskmovpd
+        | Mnemonic::Vpmaskmovd
+        | Mnemonic::Vpmaskmovq => open.page_only = insn.op0_kind() == iced_x86::OpKind::Memory,
         // Both operands may fault: which is looked at first is the processor's own affair.
         Mnemonic::Cmpsb | Mnemonic::Cmpsw | Mnemonic::Cmpsd | Mnemonic::Cmpsq => {
             open.either_fault = true;
@@ -95,6 +103,9 @@ pub fn open(insn: &Instruction, case: &Case) -> Open {
 /// CF, PF, AF, ZF, SF, OF.
 const ARITHMETIC: u64 = 0x8d5;
 
+/// Where the addresses begin that a program cannot map: the last page of the lower half is one of them.
+const LINUX_HALF: u64 = (1 << 47) - 4096;
+
 fn same_end(native: &End, engine: &End, open: Open) -> bool {
     let (
         End::Fault {
@@ -116,12 +127,12 @@ fn same_end(native: &End, engine: &End, open: Open) -> bool {
     if open.either_fault && rip == engine_rip {
         return true;
     }
-    // For addresses of its own half Linux says "present" whatever the tables say.
-    let hidden = (*vector == 14 && cr2 >> 47 != 0) as u64;
+    // For addresses of its own part Linux says "present" whatever the tables say.
+    let hidden = (*vector == 14 && *cr2 >= LINUX_HALF) as u64;
     vector == engine_vector
         && (code ^ engine_code) & !hidden == 0
         && rip == engine_rip
-        && (cr2 == engine_cr2 || open.parts)
+        && (cr2 == engine_cr2 || open.parts || open.page_only && (cr2 ^ engine_cr2) >> 12 == 0)
 }
 
 /// A difference, in words; nothing if there is none.
@@ -208,8 +219,8 @@ fn vector_differences(n: &VectorState, e: &VectorState, out: &mut Vec<String>) {
             ));
         }
     }
-    if n.quad(8) != e.quad(8) {
-        let (host, engine) = (n.quad(8), e.quad(8));
+    let (host, engine) = (n.quad(8), e.quad(8));
+    if canonical(host) != canonical(engine) {
         out.push(format!(
             "x87 instruction pointer: host {host:x}, engine {engine:x}"
         ));
@@ -217,7 +228,7 @@ fn vector_differences(n: &VectorState, e: &VectorState, out: &mut Vec<String>) {
     // The engine is a processor that notes operand and opcode at unmasked exceptions only.
     if host_notes_exceptions_only() {
         let (host, engine) = (n.quad(16), e.quad(16));
-        if host != engine {
+        if canonical(host) != canonical(engine) {
             out.push(format!(
                 "x87 data pointer: host {host:x}, engine {engine:x}"
             ));
@@ -242,6 +253,11 @@ fn vector_differences(n: &VectorState, e: &VectorState, out: &mut Vec<String>) {
             ));
         }
     }
+}
+
+/// A pointer as a processor of 48-bit addresses loads it: those with 57 bits keep more of what is not canonical.
+fn canonical(pointer: u64) -> u64 {
+    ((pointer << 16) as i64 >> 16) as u64
 }
 
 fn ymm(value: [u64; 4]) -> String {
@@ -334,6 +350,12 @@ pub fn block(title: &str, case: &Case, differences: &[String]) -> String {
     }
     if let Some((address, bytes)) = case.code.first() {
         let insn = decode(bytes, *address);
+        if format!("{:?}", insn.code()).starts_with('F') {
+            for n in 0..8 {
+                let (significand, top) = input.vector.st(n);
+                let _ = writeln!(out, "   st{n}={top:04x}:{significand:016x}");
+            }
+        }
         for n in 0..insn.op_count() {
             let register = insn.op_register(n);
             if register.is_xmm() || register.is_ymm() {

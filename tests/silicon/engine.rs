@@ -11,6 +11,7 @@ use retrovisor::cpu::run::Exit;
 use retrovisor::cpu::state::{
     F80, Segment, State, SystemSegment, Vector, X87, cr0, cr4, efer, gpr, rights, seg,
 };
+use retrovisor::cpu::stops::Stops;
 use retrovisor::cpu::world::{Dma, Interrupt, Pending, Wait, World};
 use retrovisor::memory::Memory;
 use retrovisor::tick::Tick;
@@ -134,6 +135,8 @@ pub struct Engine {
     window: Vec<u64>,
     stack: u64,
     runs: u64,
+    /// Ticks that the last case took.
+    pub executed: u64,
 }
 
 impl Engine {
@@ -198,6 +201,9 @@ impl Engine {
         let mut cpu = Cpu::new(build.memory, CpuModel::native());
         cpu.state = template;
         cpu.state_changed();
+        let exits = (0..2).map(|n| ENGINE_EXITS + 16 * n);
+        let handlers = (0..32).map(|n| HANDLERS + 16 * n);
+        cpu.set_stops(Stops::new(exits.chain(handlers), []));
         Engine {
             cpu,
             template,
@@ -205,6 +211,7 @@ impl Engine {
             window,
             stack,
             runs: 0,
+            executed: 0,
         }
     }
 
@@ -265,11 +272,12 @@ impl Engine {
         while ticks < case.ticks {
             ticks = if case.stepped { ticks + 1 } else { case.ticks };
             let exit = self.cpu.run(&mut world, ticks, false);
-            assert_eq!(exit, Exit::Tick, "{:?}", world.dead);
             if self.arrived() {
                 break;
             }
+            assert_eq!(exit, Exit::Tick, "{:?}", world.dead);
         }
+        self.executed = self.cpu.tick();
         self.outcome()
     }
 

@@ -1,6 +1,6 @@
 //! Makes instructions of a given form with random operands, and registers and memory to go with them.
 
-use crate::case::{Case, Registers};
+use crate::case::{Case, Registers, VectorState};
 use crate::layout::{self, CODE, DATA, PAGE};
 use crate::values;
 use fastrand::Rng;
@@ -474,6 +474,12 @@ fn prepare(rng: &mut Rng, draft: &mut Draft, at: u64) -> Option<()> {
                 },
             );
         }
+        Mnemonic::Xsave | Mnemonic::Xsave64 | Mnemonic::Xrstor | Mnemonic::Xrstor64 => {
+            let components = if rng.bool() { 7 } else { rng.u64(0..8) } | nobody_has(rng);
+            let garbage = rng.u64(..) << 32;
+            draft.pin(0, components & 0xffff_ffff | garbage);
+            draft.pin(2, components >> 32 | garbage);
+        }
         Mnemonic::Maskmovq | Mnemonic::Maskmovdqu | Mnemonic::Vmaskmovdqu => {
             // Whether bytes that the mask leaves out can fault is the processor's own affair.
             draft.pin(7, DATA + rng.u64(0x100..0x2f00));
@@ -582,7 +588,8 @@ fn units(code: Code) -> (bool, bool) {
             xmm_or_mem | xmm_reg | xmm_rm | xmm_vvvv | ymm_or_mem | ymm_reg | ymm_rm | ymm_vvvv
         )
     });
-    let x87 = info.fwait() || format!("{code:?}").starts_with('F') || code == Code::Wait;
+    let area = is_save_area(code);
+    let x87 = info.fwait() || format!("{code:?}").starts_with('F') || code == Code::Wait || area;
     (mmx || x87 || code == Code::Emms, sse)
 }
 
@@ -605,6 +612,9 @@ pub fn single(rng: &mut Rng, code: Code, windows: usize) -> Option<(Case, Instru
     if code.op_code().op_count() > 0 && rng.u8(0..4) == 0 && at >> 31 != 0 {
         at = DATA + rng.u64(0..0x2000);
     }
+    if is_save_area(code) && rng.u8(0..8) > 0 {
+        at &= !63;
+    }
     let insn = operands(rng, code, at, taken)?;
     let (insn, bytes) = encode(&insn, start)?;
     if splits_lock(&insn, at) {
@@ -625,10 +635,14 @@ pub fn single(rng: &mut Rng, code: Code, windows: usize) -> Option<(Case, Instru
         draft.input.vector.set_mxcsr(values::mxcsr(rng));
     }
     prepare(rng, &mut draft, at)?;
+    let area = is_save_area(code);
     let popf = matches!(insn.mnemonic(), Mnemonic::Popf | Mnemonic::Popfq);
     if rng.u8(0..4) > 0 && !popf {
         let operand = values::lanes(rng, operand_bytes(&insn).min(64) as usize);
         draft.pokes.push((at, operand));
+    }
+    if area {
+        prepare_save_area(rng, &mut draft, at)?;
     }
     aim_branch(rng, &mut draft, at, taken);
     let mut code_bytes = bytes;
@@ -644,6 +658,63 @@ pub fn single(rng: &mut Rng, code: Code, windows: usize) -> Option<(Case, Instru
         cold: rng.u8(0..8) == 0,
     };
     Some((case, insn))
+}
+
+/// FXSAVE, XSAVE and their kin.
+fn is_save_area(code: Code) -> bool {
+    matches!(
+        code.mnemonic(),
+        Mnemonic::Fxsave
+            | Mnemonic::Fxsave64
+            | Mnemonic::Fxrstor
+            | Mnemonic::Fxrstor64
+            | Mnemonic::Xsave
+            | Mnemonic::Xsave64
+            | Mnemonic::Xrstor
+            | Mnemonic::Xrstor64
+    )
+}
+
+/// An area that can be restored, mostly, and only of components that the engine has. (A host may have more, which
+/// would be saved and restored if EDX:EAX or the header named them.)
+fn prepare_save_area(rng: &mut Rng, draft: &mut Draft, at: u64) -> Option<()> {
+    let mut image = VectorState::initial();
+    values::x87(rng, &mut image);
+    for pointer in [8, 16] {
+        image.set(pointer, values::integer(rng).to_le_bytes());
+    }
+    draft.pokes.push((at, image.0[..24].to_vec()));
+    if rng.u8(0..8) > 0 {
+        let mxcsr = values::mxcsr(rng);
+        draft.pokes.push((at + 24, mxcsr.to_le_bytes().to_vec()));
+    }
+    if !format!("{:?}", draft.insn.code()).starts_with('X') {
+        return Some(());
+    }
+    if at.wrapping_add(512) / PAGE as u64 == DATA / PAGE as u64 + layout::READ_ONLY {
+        // The header would be whatever is there.
+        return None;
+    }
+    let present = if rng.bool() { 7 } else { rng.u64(0..8) } | nobody_has(rng);
+    // Bit 63 would say that the area is compacted, which the engine does not offer.
+    let some = |rng: &mut Rng| {
+        if rng.u8(0..12) == 0 {
+            rng.u64(..) >> 1
+        } else {
+            0
+        }
+    };
+    let header = [present, some(rng), some(rng), some(rng)];
+    for (n, word) in (0..).zip(header) {
+        let to = at.wrapping_add(512 + 8 * n);
+        draft.pokes.push((to, word.to_le_bytes().to_vec()));
+    }
+    Some(())
+}
+
+/// No processor has state component 62 yet.
+fn nobody_has(rng: &mut Rng) -> u64 {
+    (rng.u8(0..12) == 0) as u64 * (1 << 62)
 }
 
 fn code_bytes(code: Code) -> u64 {

@@ -12,7 +12,6 @@ mod compare;
 mod engine;
 mod forms;
 mod generate;
-mod known;
 mod layout;
 mod native;
 mod sequence;
@@ -109,6 +108,11 @@ impl Bench {
         }
         self.clear_code(case);
         (native, found)
+    }
+
+    /// Instructions that the last case executed.
+    pub fn executed(&self) -> u64 {
+        self.engine.executed
     }
 
     fn run_engine(&mut self, case: &Case) -> Outcome {

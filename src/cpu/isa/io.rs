@@ -3,6 +3,7 @@
 use super::string::address_mask;
 use super::{Lowered, alone, width};
 use crate::cpu::decode::Context;
+use crate::cpu::flags::bits;
 use crate::cpu::op::{Flow, Op, op_flags};
 use crate::cpu::state::{gpr, seg};
 use crate::cpu::{Abort, Cpu};
@@ -46,7 +47,9 @@ fn check_port(cpu: &mut Cpu, port: u16, bytes: u8) -> Result<(), Abort> {
         return Ok(());
     }
     let limit = cpu.state.tr.segment.limit as u64;
-    if limit < IO_MAP_BASE + 1 {
+    // A 16-bit task-state segment has no map.
+    let wide = cpu.state.tr.segment.rights & 8 != 0;
+    if !wide || limit < IO_MAP_BASE + 1 {
         return cpu.general_protection();
     }
     let base = cpu.state.tr.base;
@@ -75,6 +78,7 @@ fn port_of(cpu: &Cpu, op: &Op) -> u16 {
 fn read_port(cpu: &mut Cpu, op: &Op, port: u16) -> u32 {
     let (now, index) = (cpu.tick_of(op), cpu.index);
     cpu.attention = true;
+    cpu.watch_port(port, op.aux);
     cpu.world().pio_read(now, index, port, op.aux)
 }
 
@@ -82,6 +86,7 @@ fn write_port(cpu: &mut Cpu, op: &Op, port: u16, value: u32) {
     let (now, index) = (cpu.tick_of(op), cpu.index);
     let mask = u32::MAX >> (32 - 8 * op.aux as u32);
     cpu.attention = true;
+    cpu.watch_port(port, op.aux);
     cpu.world()
         .pio_write(now, index, port, op.aux, value & mask);
 }
@@ -120,6 +125,7 @@ fn finish(cpu: &mut Cpu, op: &Op) {
         let left = (cpu.state.gpr[gpr::RCX] & address_mask(op)).wrapping_sub(1);
         cpu.set_counter(op, gpr::RCX, left);
         if left != 0 {
+            cpu.state.flags.set_other(bits::RF, true);
             return;
         }
     }

@@ -15,7 +15,7 @@ mod muldiv;
 mod shift;
 mod stack;
 mod string;
-mod system;
+pub(in crate::cpu) mod system;
 mod transfer;
 mod vector;
 pub(in crate::cpu) mod x87;
@@ -217,13 +217,19 @@ pub fn lower(context: &Context, op: &mut Op) -> Lowered {
     if context.insn.is_invalid() {
         return Lowered::Ending(op::ending(undefined));
     }
-    GROUPS
-        .iter()
-        .find_map(|group| group(context, op))
+    let allowed = context.features.allow(context.insn);
+    allowed
+        .then(|| handler(context, op))
+        .flatten()
         .unwrap_or_else(|| {
             note_unsupported(context);
             Lowered::Ending(op::ending(undefined))
         })
+}
+
+/// The handler of an instruction that the engine has.
+pub fn handler(context: &Context, op: &mut Op) -> Option<Lowered> {
+    GROUPS.iter().find_map(|group| group(context, op))
 }
 
 fn undefined(cpu: &mut Cpu, _op: &Op) -> Result<Flow, Abort> {

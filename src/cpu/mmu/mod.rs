@@ -5,11 +5,14 @@
 //! is being stepped alone, where the tick is exact; nothing has happened by then, so that it can run again.
 
 pub mod tables;
+#[cfg(test)]
+mod tests;
 pub mod tlb;
 pub mod walk;
 
 use super::flags::{Width, bits};
 use super::state::{cr0, cr4};
+use super::stops::{BEFORE_BYTES, WatchHit, Watchpoint};
 use super::{Abort, AbortReason, Cpu, Fault};
 use crate::memory::{CODE, DIRTY, PAGE_TABLE, PageIndex};
 use tables::Stale;
@@ -18,6 +21,8 @@ use walk::{Intent, Walk, error, pte};
 
 /// The longest access of one instruction, in bytes (FXSAVE and XSAVE are made of several).
 const ACCESS_MAX: usize = 64;
+/// Set in an address whose segment has raised a fault (not in long mode).
+const DEFERRED: u64 = 1 << 63;
 
 impl Cpu {
     /// Loads from a linear address with the rights of the current privilege level.
@@ -78,6 +83,7 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     fn begin_update_slow<T: bytemuck::Pod>(&mut self, address: u64) -> Result<(*mut T, T), Abort> {
+        self.check_alignment(address, size_of::<T>())?;
         self.check_write(address, size_of::<T>())?;
         Ok((std::ptr::null_mut(), self.read_slow(address, self.access)?))
     }
@@ -93,6 +99,7 @@ impl Cpu {
         {
             return Ok(());
         }
+        self.check_deferred(address)?;
         self.check_canonical(address, bytes)?;
         self.translate(address, Intent::Write, self.access)?;
         let last = address.wrapping_add(bytes as u64 - 1);
@@ -100,6 +107,18 @@ impl Cpu {
             self.translate(last & !0xfff, Intent::Write, self.access)?;
         }
         Ok(())
+    }
+
+    /// Raises what a load of a byte would raise, without loading.
+    pub fn check_read(&mut self, address: u64) -> Result<(), Abort> {
+        if self.tlb.load(self.access, address, 1).is_some() {
+            return Ok(());
+        }
+        self.check_deferred(address)?;
+        let address = self.wrap(address);
+        self.check_canonical(address, 1)?;
+        self.translate(address, Intent::Read, self.access)
+            .map(|_| ())
     }
 
     /// Loads with supervisor rights whatever the privilege level: descriptor tables, task state.
@@ -116,6 +135,24 @@ impl Cpu {
         self.write_slow(address, value, Access::Supervisor)
     }
 
+    /// Raises what implicit supervisor accesses to a stretch of memory would raise, without accessing.
+    pub(super) fn check_system(
+        &mut self,
+        address: u64,
+        bytes: u64,
+        intent: Intent,
+    ) -> Result<(), Abort> {
+        let address = self.wrap(address);
+        let mut done = 0;
+        while done < bytes {
+            let at = self.wrap(address.wrapping_add(done));
+            self.check_canonical(at, 1)?;
+            self.translate(at, intent, Access::Supervisor)?;
+            done += 0x1000 - (at & 0xfff);
+        }
+        Ok(())
+    }
+
     /// Linear addresses wrap at 4 GiB outside 64-bit mode.
     #[inline]
     fn wrap(&self, address: u64) -> u64 {
@@ -126,7 +163,53 @@ impl Cpu {
         }
     }
 
-    fn check_canonical(&mut self, address: u64, bytes: usize) -> Result<(), Abort> {
+    /// Raises the fault of a segment that was found while the address was computed: see `defer_segment_fault`.
+    #[inline]
+    fn check_deferred(&mut self, address: u64) -> Result<(), Abort> {
+        if address & DEFERRED != 0 && !self.state.long_mode() {
+            return self.abort_with(AbortReason::Fault(self.deferred));
+        }
+        Ok(())
+    }
+
+    /// The segment of a memory operand has raised a fault, but the instruction may raise something that comes before
+    /// (#UD, #NM, #MF; SDM volume 3, table 6-2). So it goes on with an address that raises the fault when it is
+    /// accessed. Only outside of long mode, where addresses have 32 bits.
+    #[cold]
+    pub(super) fn defer_segment_fault(&mut self) -> Result<u64, Abort> {
+        match self.abort {
+            AbortReason::Fault(fault) if !self.state.long_mode() => {
+                self.deferred = fault;
+                Ok(DEFERRED)
+            }
+            _ => Err(Abort),
+        }
+    }
+
+    /// Raises #AC where alignment is checked and an access is not aligned to its size. Vectors are not looked at:
+    /// what needs alignment there raises #GP.
+    #[inline]
+    pub(crate) fn check_alignment(&mut self, address: u64, bytes: usize) -> Result<(), Abort> {
+        if self.access == Access::UserChecked && bytes <= 8 && address & (bytes as u64 - 1) != 0 {
+            return self.raise_code(super::vector::AC, 0);
+        }
+        Ok(())
+    }
+
+    /// Runs accesses whose alignment is not checked, or was checked as a whole.
+    #[inline(always)]
+    pub(crate) fn without_alignment<R>(&mut self, accesses: impl FnOnce(&mut Cpu) -> R) -> R {
+        if self.access != Access::UserChecked {
+            return accesses(self);
+        }
+        self.access = Access::User;
+        let result = accesses(self);
+        self.access = Access::UserChecked;
+        result
+    }
+
+    /// [`AbortReason::NotCanonical`] where an access would not stay within the two halves.
+    pub fn check_canonical(&mut self, address: u64, bytes: usize) -> Result<(), Abort> {
         if self.state.long_mode() {
             let last = address.wrapping_add(bytes as u64 - 1);
             let canonical = |a: u64| ((a << 16) as i64 >> 16) as u64 == a;
@@ -142,8 +225,12 @@ impl Cpu {
     fn read_slow<T: bytemuck::Pod>(&mut self, address: u64, access: Access) -> Result<T, Abort> {
         let mut value = T::zeroed();
         let bytes = bytemuck::bytes_of_mut(&mut value);
+        self.check_deferred(address)?;
         let address = self.wrap(address);
         self.check_canonical(address, bytes.len())?;
+        if access == Access::UserChecked {
+            self.check_alignment(address, bytes.len())?;
+        }
         self.watch(address, bytes.len(), false)?;
         let first = (0x1000 - (address & 0xfff) as usize).min(bytes.len());
         let physical = self.translate(address, Intent::Read, access)?;
@@ -168,8 +255,12 @@ impl Cpu {
         access: Access,
     ) -> Result<(), Abort> {
         let bytes = bytemuck::bytes_of(&value);
+        self.check_deferred(address)?;
         let address = self.wrap(address);
         self.check_canonical(address, bytes.len())?;
+        if access == Access::UserChecked {
+            self.check_alignment(address, bytes.len())?;
+        }
         self.watch(address, bytes.len(), true)?;
         let first = (0x1000 - (address & 0xfff) as usize).min(bytes.len());
         let physical = self.translate(address, Intent::Write, access)?;
@@ -186,19 +277,45 @@ impl Cpu {
         self.write_physical(second, tail)
     }
 
-    /// Notices a hit watchpoint: the instruction aborts, or, when stepped over, leaves a note.
+    /// Notices a hit watchpoint or data breakpoint: the instruction aborts, or, when stepped over, leaves a note.
     fn watch(&mut self, address: u64, bytes: usize, write: bool) -> Result<(), Abort> {
+        let traps = self.armed.data_hits(address, bytes as u64, write);
+        if traps != 0 {
+            if !self.stepping {
+                return self.abort_with(AbortReason::NeedsStep);
+            }
+            self.state.pending_trap |= traps;
+        }
         let last = address.wrapping_add(bytes as u64 - 1);
         if !self.stops.is_watched_page(address) && !self.stops.is_watched_page(last) {
             return Ok(());
         }
-        if let Some(hit) = self.stops.watch_hit(address, bytes as u64, write) {
+        if let Some(watchpoint) = self.stops.watch_hit(address, bytes as u64, write) {
             if !self.stepping {
                 return self.abort_with(AbortReason::NeedsStep);
             }
-            self.watch_hit.get_or_insert(hit);
+            if self.watch_hit.is_none() {
+                self.watch_hit = Some(WatchHit {
+                    watchpoint,
+                    write,
+                    rip: self.event_at.0,
+                });
+                self.remember_watched(watchpoint);
+            }
         }
         Ok(())
+    }
+
+    /// Takes down what the bytes of a watchpoint are.
+    fn remember_watched(&mut self, watchpoint: Watchpoint) {
+        let mut before = [0; BEFORE_BYTES];
+        let count = watchpoint.length.min(BEFORE_BYTES as u64) as usize;
+        for (n, byte) in before[..count].iter_mut().enumerate() {
+            if let Some(physical) = self.probe(watchpoint.address.wrapping_add(n as u64)) {
+                self.memory.read(physical, std::slice::from_mut(byte));
+            }
+        }
+        self.watched_before = before;
     }
 
     /// Translates with all checks, sets accessed and dirty bits, and fills the TLB where it may.
@@ -208,7 +325,7 @@ impl Cpu {
         intent: Intent,
         access: Access,
     ) -> Result<u64, Abort> {
-        let user = access == Access::User;
+        let user = access.is_user();
         let ac = access == Access::SupervisorAc;
         let found = walk::walk(&self.state, &self.memory, address);
         let walk = match found {
@@ -306,10 +423,13 @@ impl Cpu {
         self.new_tables = new_tables;
         if intent == Intent::Fetch {
             self.tlb
-                .fill_fetch(access == Access::User, address, walk.physical);
+                .fill_fetch(access.is_user(), address, walk.physical);
             return;
         }
-        if self.stops.is_watched_page(address) {
+        if access == Access::UserChecked {
+            return;
+        }
+        if self.stops.is_watched_page(address) || self.armed.is_watched_page(address) {
             return;
         }
         let user = access == Access::User;
@@ -431,10 +551,12 @@ impl Cpu {
         self.memory.take_dirty()
     }
 
-    /// Recomputes with which rights data is accessed: after changes of CPL, EFLAGS.AC, CR4.SMAP.
+    /// Recomputes with which rights data is accessed: after changes of CPL, EFLAGS.AC, CR4.SMAP, CR0.AM.
     #[inline]
     pub fn update_access(&mut self) {
-        self.access = if self.state.cpl == 3 {
+        self.access = if self.alignment_checked() {
+            Access::UserChecked
+        } else if self.state.cpl == 3 {
             Access::User
         } else if self.state.flags.other() & bits::AC != 0 {
             Access::SupervisorAc

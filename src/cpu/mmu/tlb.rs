@@ -26,6 +26,16 @@ pub enum Access {
     User = 1,
     /// Supervisor with EFLAGS.AC set (or an implicit supervisor access where SMAP is off).
     SupervisorAc = 2,
+    /// User with alignment checks in force: nothing goes the fast way, and its set stays empty.
+    UserChecked = 3,
+}
+
+impl Access {
+    /// Whether it has the rights of a user only.
+    #[inline(always)]
+    pub fn is_user(self) -> bool {
+        matches!(self, Access::User | Access::UserChecked)
+    }
 }
 
 /// A cached translation of a linear page for data.
@@ -74,8 +84,8 @@ const STORE_MAX: usize = 64;
 
 /// The TLB of one processor.
 pub struct Tlb {
-    sets: [[Entry; ENTRIES]; 3],
-    stored: [[Stored; ENTRIES]; 3],
+    sets: [[Entry; ENTRIES]; 4],
+    stored: [[Stored; ENTRIES]; 4],
     /// What was stored through entries that are no more: linear page / 4096, lines. None: nobody wants to know.
     noted: Option<FxHashMap<u64, u64>>,
     fetch: [FetchEntry; FETCH_ENTRIES],
@@ -94,8 +104,8 @@ impl Tlb {
     /// An empty one.
     pub fn new() -> Tlb {
         Tlb {
-            sets: [[EMPTY; ENTRIES]; 3],
-            stored: [[NOTHING_STORED; ENTRIES]; 3],
+            sets: [[EMPTY; ENTRIES]; 4],
+            stored: [[NOTHING_STORED; ENTRIES]; 4],
             noted: None,
             fetch: [FetchEntry {
                 tag: NO_TAG,
