@@ -1,5 +1,6 @@
 //! `retrovisor --record`: runs a guest and writes down what happens to it.
 
+use crate::record::emulated::Processor;
 use crate::record::live::Random;
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs::File;
@@ -11,7 +12,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::arguments::{Accel, ConsoleTarget, CpuLevel, CpuVendor, RecordArguments, Size};
 use super::output::{self, shell_word, thousands};
 use super::progress::Progress;
-use crate::cpu::cpuid::Processor;
 use crate::record::console::{Console, OutputOnly, Stdio, catch_signals};
 use crate::record::emulated::{self, Outcome, Plan, RecordError};
 use crate::trace::EndReason;

@@ -3,7 +3,8 @@
 use super::console::Console;
 use super::live::{Live, Random};
 use super::recorder::Recorder;
-use crate::cpu::cpuid::{CpuModel, Processor};
+use crate::cpu::cpuid::CpuModel;
+pub use crate::cpu::cpuid::{Level, Processor, Vendor};
 use crate::cpu::run::Exit;
 use crate::machine::{Machine, STATE_VERSION, boot};
 use crate::memory::MemoryError;
