@@ -4,8 +4,8 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::cpu::cpuid::{Level, Vendor};
 use crate::machine::boot::Protocol;
+use crate::record::emulated::{Level, Vendor};
 use crate::tick::{GuestNs, Tick};
 use crate::timeline::cache::{CACHE_BYTES_MAX, CacheOptions, CachePlace};
 

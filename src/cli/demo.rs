@@ -1,7 +1,7 @@
 //! `retrovisor demo`: records a guest that goes wrong, serves the recording, and shows the GDB session that finds
 //! out why.
 
-use crate::cpu::cpuid::Processor;
+use crate::record::emulated::Processor;
 use crate::record::live::Random;
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};

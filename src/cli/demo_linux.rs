@@ -1,6 +1,6 @@
 //! `retrovisor demo --linux`: a Debian kernel with busybox, in which somebody renames the machine.
 
-use crate::cpu::cpuid::Processor;
+use crate::record::emulated::Processor;
 use crate::record::live::Random;
 use anyhow::{Context, Result, bail};
 use parking_lot::Mutex;

@@ -1,5 +1,6 @@
 //! `retrovisor --record`: runs a guest and writes down what happens to it.
 
+use crate::record::emulated::Processor;
 use crate::record::live::Random;
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs::File;
@@ -14,7 +15,6 @@ use super::arguments::{
 use super::fill::CacheKeeper;
 use super::output::{self, shell_word, thousands};
 use super::progress::Progress;
-use crate::cpu::cpuid::Processor;
 use crate::record::console::{Console, OutputOnly, Stdio, catch_signals};
 use crate::record::emulated::{self, Outcome, Plan, RecordError};
 use crate::timeline::cache::CacheOptions;

@@ -418,6 +418,10 @@ impl Cpu {
         }
         let breakpoints = self.instruction_breakpoints();
         if breakpoints != 0 {
+            let page = self.linear_rip() >> 12;
+            if let Some(touched) = &mut self.touched {
+                touched.not_fetched.insert(page);
+            }
             return self.fault(Fault::debug(breakpoints as u64));
         }
         self.stepping = true;

@@ -22,8 +22,8 @@ use crate::tick::Tick;
 use bytemuck::Zeroable;
 use thiserror::Error;
 
-/// Version of what [`Machine::save`] gives; changes with the layout of [`State`], and when the processor comes to behave
-/// differently in what existing recordings do (2: EFLAGS.RF).
+/// Version of what [`Machine::save`] gives; changes with the layout of [`State`], and when the processor comes to
+/// behave differently in what existing recordings do (2: EFLAGS.RF).
 pub const STATE_VERSION: u32 = 2;
 
 /// Why a saved state cannot be loaded.
