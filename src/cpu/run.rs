@@ -349,13 +349,12 @@ impl Cpu {
         (op.offset as u64, op.flags)
     }
 
-    /// Sets RIP, cut to the size of the code segment.
+    /// Sets RIP outside of branches: 16-bit code runs on beyond FFFF, too, and into its segment's limit there.
     #[inline(always)]
     pub(super) fn set_rip_masked(&mut self, rip: u64) {
         let rip = match self.mode {
             super::decode::Mode::Bits64 => rip,
-            super::decode::Mode::Bits32 => rip & 0xffff_ffff,
-            super::decode::Mode::Bits16 => rip & 0xffff,
+            super::decode::Mode::Bits32 | super::decode::Mode::Bits16 => rip & 0xffff_ffff,
         };
         self.state.set_rip(rip);
     }

@@ -27,7 +27,11 @@ impl Maker {
 
     /// A selector: of a random descriptor mostly, of the fixed ones, null, outside, in the LDT.
     fn selector(&mut self) -> u64 {
-        let rpl = if self.chance(3) { self.random.u64(..4) } else { 0 };
+        let rpl = if self.chance(3) {
+            self.random.u64(..4)
+        } else {
+            0
+        };
         let index = match self.random.u32(..16) {
             0 => 0,
             1 => 0x800,
@@ -102,7 +106,9 @@ impl Maker {
 
     fn load(&mut self, before: &mut String) -> String {
         *before += &format!("eax={:x}", self.selector());
-        let codes = ["8e d8", "8e c0", "8e d0", "8e e0", "8e e8", "0f 00 d0", "0f 00 d8"];
+        let codes = [
+            "8e d8", "8e c0", "8e d0", "8e e0", "8e e8", "0f 00 d0", "0f 00 d8",
+        ];
         codes[self.random.usize(..codes.len())].to_string()
     }
 
@@ -174,7 +180,9 @@ fn random_cases_under_kvm() {
         let line = maker.line();
         let case = script::cases(&line).next().expect("a case");
         let quirk = Quirk::of(&case, maker.software).map(|quirk| quirk.why);
-        tally.compare(&mut engine, &mut oracle, &case.start(), quirk, || line.clone());
+        tally.compare(&mut engine, &mut oracle, &case.start(), quirk, || {
+            line.clone()
+        });
     }
     println!("{}", tally.summary());
     assert!(tally.equal() > CASES / 4, "almost nothing was compared");
