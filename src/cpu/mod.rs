@@ -16,6 +16,7 @@ pub mod debug;
 pub mod decode;
 pub mod events;
 pub mod exceptions;
+pub mod features;
 pub mod flags;
 pub mod isa;
 pub mod mmu;
@@ -25,9 +26,12 @@ pub mod run;
 pub mod segment;
 pub mod state;
 pub mod stops;
+mod task;
 #[cfg(test)]
 pub mod testing;
 pub mod touched;
+mod transfer;
+mod vm86;
 pub mod world;
 
 use crate::memory::Memory;
@@ -36,6 +40,7 @@ use blocks::Blocks;
 use cpuid::CpuModel;
 use debug::Armed;
 use events::Event;
+use features::Features;
 use flags::Width;
 use mmu::tables::Tables;
 use mmu::tlb::{Access, Tlb};
@@ -44,6 +49,11 @@ use state::{State, gpr, rights, seg};
 use stops::{Stops, WatchHit};
 use touched::Touched;
 use world::{Dma, World};
+
+/// Version of what executing means: which tick comes when, and what it does to the state. To be raised with every
+/// change of that, so that states kept from before are not taken for what this program would compute. (The layout of
+/// the state has a version of its own.)
+pub const BEHAVIOUR_VERSION: u32 = 1;
 
 /// An instruction could not complete; [`Cpu::abort`] holds the reason. It has changed nothing but what the SDM says
 /// a faulting instruction may have changed, so that it can run again.
@@ -171,7 +181,9 @@ pub struct Cpu {
     /// The instruction that runs by itself raises no single-step trap, although TF was set before it.
     step_trap_lost: bool,
     /// What CPUID says.
-    pub model: CpuModel,
+    model: CpuModel,
+    /// What follows from that (derived).
+    features: Features,
     blocks: Blocks,
     tables: Tables,
     new_tables: Vec<usize>,
@@ -210,6 +222,7 @@ impl Cpu {
             armed: Armed::default(),
             after_stack_load: false,
             step_trap_lost: false,
+            features: Features::of(&model),
             model,
             blocks: Blocks::new(),
             tables: Tables::default(),
@@ -221,6 +234,18 @@ impl Cpu {
         });
         cpu.state_changed();
         cpu
+    }
+
+    /// The processor's CPUID table.
+    pub fn model(&self) -> &CpuModel {
+        &self.model
+    }
+
+    /// Makes it another processor.
+    pub fn set_model(&mut self, model: CpuModel) {
+        self.features = Features::of(&model);
+        self.model = model;
+        self.forget_code();
     }
 
     /// The current tick, at a boundary of instructions (or of the op that runs alone).
@@ -571,9 +596,12 @@ impl Cpu {
 
     /// Begins to take notes of what is touched. Gives those taken so far.
     pub fn take_notes(&mut self) -> Option<Box<Touched>> {
-        self.forget_translations();
+        let written = self.tlb.take_stored();
+        self.tables.clear(&mut self.memory);
         self.blocks.forget_ways();
-        self.touched.replace(Box::default())
+        let mut touched = self.touched.replace(Box::default())?;
+        touched.written = written.unwrap_or_default();
+        Some(touched)
     }
 
     /// Forgets all decoded code, for RAM that was changed from outside.

@@ -33,22 +33,32 @@ impl Cpu {
     ///
     /// `pass_breakpoint` lets the instruction at the current position run although a breakpoint stands there.
     pub fn run(&mut self, world: &mut dyn World, until: Tick, pass_breakpoint: bool) -> Exit {
-        let pointer: *mut dyn World = world;
-        // SAFETY: only the lifetime changes; the pointer is cleared below, while `world` is still borrowed.
-        self.world = Some(unsafe {
-            std::mem::transmute::<*mut dyn World, *mut (dyn World + 'static)>(pointer)
-        });
         self.set_tick(self.tick());
         self.attention = true;
         self.pass_breakpoint = pass_breakpoint.then_some(self.tick());
         if self.blocks.is_full() {
             self.forget_code();
         }
-        let exit = self.run_inside(until);
-        self.world = None;
+        let exit = self.with_world(world, |cpu| cpu.run_inside(until));
         // No budget is left over: the position alone is kept.
         self.set_tick(self.tick());
         exit
+    }
+
+    /// Does something that may ask the world.
+    pub(super) fn with_world<T>(
+        &mut self,
+        world: &mut dyn World,
+        act: impl FnOnce(&mut Cpu) -> T,
+    ) -> T {
+        let pointer: *mut dyn World = world;
+        // SAFETY: only the lifetime changes; the pointer is cleared below, while `world` is still borrowed.
+        self.world = Some(unsafe {
+            std::mem::transmute::<*mut dyn World, *mut (dyn World + 'static)>(pointer)
+        });
+        let answer = act(self);
+        self.world = None;
+        answer
     }
 
     fn run_inside(&mut self, until: Tick) -> Exit {
@@ -103,7 +113,9 @@ impl Cpu {
                 }
             }
             let flags = self.state.flags.other();
-            let exit = if self.state.shadow != 0 || flags & bits::TF != 0 {
+            let alone =
+                self.state.shadow != 0 || flags & bits::TF != 0 || self.code_limit_is_near();
+            let exit = if alone {
                 self.step()
             } else if flags & bits::RF != 0 {
                 self.resume()
@@ -116,6 +128,16 @@ impl Cpu {
             if self.blocks.is_full() {
                 self.forget_code();
             }
+        }
+    }
+
+    /// Whether blocks could run past the end of the code segment: then each instruction is looked at by itself.
+    fn code_limit_is_near(&self) -> bool {
+        let limit = self.state.seg[super::state::seg::CS].limit;
+        match self.mode {
+            super::decode::Mode::Bits64 => false,
+            super::decode::Mode::Bits32 => limit != u32::MAX,
+            super::decode::Mode::Bits16 => limit < 0xffff,
         }
     }
 
@@ -214,7 +236,28 @@ impl Cpu {
             physical,
             mode: self.mode,
             single,
+            limited: self.mode != super::decode::Mode::Bits64
+                && self.state.seg[super::state::seg::CS].limit != u32::MAX,
         };
+        let block = self.block_of(key, rip, linear)?;
+        if key.limited {
+            // SAFETY: just found.
+            let last = rip + unsafe { (*block).bytes } as u64 - 1;
+            if last > self.state.seg[super::state::seg::CS].limit as u64 {
+                // Up to the limit by single instructions; one that crosses it faults.
+                return if single {
+                    self.general_protection()
+                } else {
+                    self.find_block_unnoted(true)
+                };
+            }
+        }
+        Ok(block)
+    }
+
+    /// The block of a key, from the cache or newly made.
+    fn block_of(&mut self, key: Key, rip: u64, linear: u64) -> Result<*const Block, Abort> {
+        let single = key.single;
         if let Some(block) = self.blocks.get(&key) {
             // SAFETY: the cache gives live blocks.
             let second = unsafe { (*block).second };
@@ -331,6 +374,7 @@ impl Cpu {
         let target = unsafe { &*to };
         let same_page = (start ^ self.state.rip()) & !0xfff == 0;
         if same_page
+            && !from.key.limited
             && from.second.is_none()
             && target.second.is_none()
             && target.key.physical & !0xfff == from.key.physical & !0xfff
@@ -349,13 +393,12 @@ impl Cpu {
         (op.offset as u64, op.flags)
     }
 
-    /// Sets RIP, cut to the size of the code segment.
+    /// Sets RIP outside of branches: 16-bit code runs on beyond FFFF, too, and into its segment's limit there.
     #[inline(always)]
     pub(super) fn set_rip_masked(&mut self, rip: u64) {
         let rip = match self.mode {
             super::decode::Mode::Bits64 => rip,
-            super::decode::Mode::Bits32 => rip & 0xffff_ffff,
-            super::decode::Mode::Bits16 => rip & 0xffff,
+            super::decode::Mode::Bits32 | super::decode::Mode::Bits16 => rip & 0xffff_ffff,
         };
         self.state.set_rip(rip);
     }
@@ -374,6 +417,10 @@ impl Cpu {
         }
         let breakpoints = self.instruction_breakpoints();
         if breakpoints != 0 {
+            let page = self.linear_rip() >> 12;
+            if let Some(touched) = &mut self.touched {
+                touched.not_fetched.insert(page);
+            }
             return self.fault(Fault::debug(breakpoints as u64));
         }
         self.stepping = true;
@@ -406,6 +453,12 @@ impl Cpu {
         // SAFETY: as in `run_blocks`.
         let current = unsafe { &*block };
         let first = unsafe { &*current.first };
+        if self.mode != super::decode::Mode::Bits64 {
+            let last = self.state.rip() + current.bytes as u64 - 1;
+            if self.check_code_limit(last).is_err() {
+                return self.after_abort(std::ptr::null());
+            }
+        }
         let flow = (first.handler.get())(self, first);
         self.after_stack_load = false;
         match flow {
@@ -467,6 +520,8 @@ impl Cpu {
             // The fetch of the next block faults, but the budget is used up: it will fault again.
             return None;
         }
+        // What the instruction did before it faulted is undone: it accessed nothing.
+        self.watch_hit = None;
         self.deliver_fault(fault);
         self.remaining -= 1;
         self.attention = true;

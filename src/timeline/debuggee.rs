@@ -109,7 +109,7 @@ impl Debuggee for Timeline {
     }
 
     fn ask(&mut self, question: &Question, interrupt: &AtomicBool) -> Result<Answers, String> {
-        self.answer(question, interrupt)
+        self.healing(interrupt, |timeline| timeline.answer(question, interrupt))
             .map_err(|error| error.to_string())
     }
 

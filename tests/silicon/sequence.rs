@@ -8,8 +8,9 @@
 use crate::case::{Case, End, Registers};
 use crate::compare::{Open, block, rflags};
 use crate::forms::{Fate, fate};
-use crate::generate::{encode, operands, registers, splits_lock};
+use crate::generate::{registers, splits_lock};
 use crate::layout::{CODE, DATA, PAGE, leave};
+use crate::operands::{encode, operands};
 use crate::{Bench, WINDOWS};
 use fastrand::Rng;
 use iced_x86::{
@@ -128,10 +129,10 @@ fn kind(code: Code) -> Option<Kind> {
             .any(|kind| format!("{kind:?}").contains(part))
     };
     let one_level = !info.cpl3() || info.is_privileged();
-    if refused || one_level || fate(code) != Fate::Compare {
+    if refused || one_level || fate(code, 64) != Fate::Compare {
         return None;
     }
-    if ["cr_", "dr_", "seg_reg", "br", "vsib"]
+    if ["cr_", "dr_", "seg_reg", "br", "vsib", "fs", "gs"]
         .iter()
         .any(|part| has(part))
     {
@@ -405,14 +406,15 @@ impl Maker<'_> {
 
     fn instruction(&mut self) {
         let code = self.pool.draw(self.rng);
-        let at = DATA + self.rng.u64(0x400..0x2000) & if self.rng.u8(0..4) > 0 { !63 } else { !0 };
-        let Some(mut insn) = operands(self.rng, code, at, self.start) else {
+        let at =
+            (DATA + self.rng.u64(0x400..0x2000)) & if self.rng.u8(0..4) > 0 { !63 } else { !0 };
+        let Some(mut insn) = operands(self.rng, 64, code, at, self.start) else {
             return;
         };
         self.tame(&mut insn);
         let repeats = insn.has_rep_prefix() || insn.has_repne_prefix();
         let here = self.here() + if repeats { 5 } else { 0 };
-        let Some((insn, bytes)) = encode(&insn, here) else {
+        let Some((insn, bytes)) = encode(64, &insn, here) else {
             return;
         };
         if !self.permitted(&insn) || splits_lock(&insn, self.address(&insn)) {
@@ -496,8 +498,9 @@ fn make(rng: &mut Rng, pool: &mut Pool) -> (Case, Open, Open) {
     let undefined = maker.undefined;
     let ever = maker.ever_undefined;
     let mut bytes = maker.bytes;
-    bytes.extend(leave(0));
+    bytes.extend(leave(64, 0));
     let case = Case {
+        bits: 64,
         code: vec![(start, bytes)],
         start,
         input,

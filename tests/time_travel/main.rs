@@ -8,8 +8,10 @@
 mod support;
 
 mod determinism;
+mod distances;
 mod events;
 mod interrupts;
+mod kept;
 mod questions;
 mod scan;
 mod search;

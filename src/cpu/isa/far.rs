@@ -1,25 +1,21 @@
 //! Far transfers and system calls: JMP, CALL, RET far; INT, INT3, INTO, INT1; IRET; SYSCALL, SYSRET, SYSENTER,
-//! SYSEXIT.
-//!
-//! Task switches are not supported and raise #GP with one line in the log; call gates are for 32-bit
-//! protected mode and long mode.
+//! SYSEXIT. What selectors lead to in protected mode is in `cpu/transfer.rs`, delivery and IRET in
+//! `cpu/exceptions.rs`.
 
 use super::{Lowered, ending, width};
 use crate::cpu::debug::pending;
 use crate::cpu::decode::{Context, Mode};
 use crate::cpu::events::Event;
+use crate::cpu::exceptions::Source;
 use crate::cpu::flags::bits;
 use crate::cpu::op::{Flow, Op, op_flags};
-use crate::cpu::segment::{Descriptor, selector_code};
 use crate::cpu::state::{Segment, efer, gpr, rights, seg};
-use crate::cpu::{Abort, AbortReason, Cpu, vector};
+use crate::cpu::transfer::Transfer;
+use crate::cpu::{Abort, AbortReason, Cpu, Fault, vector};
 use iced_x86::{Code, Mnemonic};
 
 /// The vector of 32-bit system calls in Linux.
 const LINUX_GATE: u8 = 0x80;
-
-const CALL_GATE16: u8 = 4;
-const CALL_GATE32: u8 = 12;
 
 /// Chooses handlers. `aux` is the operand size in bytes.
 pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
@@ -102,188 +98,61 @@ fn real(cpu: &Cpu) -> bool {
 }
 
 fn jmp_far(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
-    let (selector, offset) = far_target(cpu, op)?;
-    if real(cpu) {
-        if offset > cpu.state.seg[seg::CS].limit as u64 {
-            return cpu.general_protection();
-        }
-        cpu.load_code_real(selector);
-        cpu.state.set_rip(offset);
-    } else {
-        let (descriptor, offset) = transfer_target(cpu, selector, offset)?;
-        let same = check_same_level(cpu, &descriptor)?;
-        enter_same_level(cpu, &descriptor, same, offset)?;
-    }
-    cpu.update_mode();
-    Ok(Flow::Attention)
-}
-
-/// Follows a call gate; refuses what is no code segment. Gives the code segment and the offset in it.
-fn transfer_target(cpu: &mut Cpu, selector: u16, offset: u64) -> Result<(Descriptor, u64), Abort> {
-    if selector & 0xfffc == 0 {
-        return cpu.general_protection();
-    }
-    let descriptor = cpu.descriptor(selector, vector::GP)?;
-    if descriptor.is_segment() {
-        return Ok((descriptor, offset));
-    }
-    let code = selector_code(selector);
-    let kind = descriptor.system_type();
-    let gate = kind == CALL_GATE32 || kind == CALL_GATE16 && !cpu.state.long_mode();
-    if !gate {
-        if matches!(kind, 1 | 5 | 9) && !cpu.state.long_mode() {
-            log::warn!("the guest switches tasks in hardware, which is not supported: #GP");
-        }
-        return cpu.raise_code(vector::GP, code);
-    }
-    if descriptor.dpl() < cpu.state.cpl || descriptor.dpl() < (selector & 3) as u8 {
-        return cpu.raise_code(vector::GP, code);
-    }
-    if !descriptor.present() {
-        return cpu.raise_code(vector::NP, code);
-    }
-    let mut offset = descriptor.raw & 0xffff;
-    if kind == CALL_GATE32 {
-        offset |= descriptor.raw >> 32 & 0xffff_0000;
-    }
-    if cpu.state.long_mode() {
-        let (_, high) = cpu.system_descriptor(selector, vector::GP)?;
-        offset |= high & 0xffff_ffff_0000_0000;
-    }
-    let target = (descriptor.raw >> 16) as u16;
-    if target & 0xfffc == 0 {
-        return cpu.general_protection();
-    }
-    Ok((cpu.descriptor(target, vector::GP)?, offset))
-}
-
-/// Checks a transfer that stays at its privilege level. Gives the selector with the right RPL.
-fn check_same_level(cpu: &mut Cpu, descriptor: &Descriptor) -> Result<u16, Abort> {
-    let code = selector_code(descriptor.selector);
-    let rpl = (descriptor.selector & 3) as u8;
-    let cpl = cpu.state.cpl;
-    let permitted = if descriptor.is_conforming() {
-        descriptor.dpl() <= cpl
-    } else {
-        rpl <= cpl && descriptor.dpl() == cpl
-    };
-    let both = rights::L | rights::DB;
-    let bad_size = cpu.state.long_mode() && descriptor.rights() & both == both;
-    if !descriptor.is_code() || !permitted || bad_size {
-        return cpu.raise_code(vector::GP, code);
-    }
-    if !descriptor.present() {
-        return cpu.raise_code(vector::NP, code);
-    }
-    Ok(descriptor.selector & 0xfffc | cpl as u16)
-}
-
-fn enter_same_level(
-    cpu: &mut Cpu,
-    descriptor: &Descriptor,
-    selector: u16,
-    offset: u64,
-) -> Result<(), Abort> {
-    let to64 = cpu.state.long_mode() && descriptor.rights() & rights::L != 0;
-    cpu.check_return_rip(offset, descriptor, to64)?;
-    cpu.set_accessed_bit(descriptor)?;
-    cpu.set_segment(
-        seg::CS,
-        descriptor.segment(selector),
-        if to64 { 0 } else { descriptor.base() },
-    );
-    cpu.state.set_rip(offset);
-    Ok(())
-}
-
-fn push_sized(cpu: &mut Cpu, bytes: u8, value: u64) -> Result<(), Abort> {
-    match bytes {
-        2 => cpu.push::<u16>(value as u16),
-        4 => cpu.push::<u32>(value as u32),
-        _ => cpu.push::<u64>(value),
-    }
+    far(cpu, op, None)
 }
 
 fn call_far(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    far(cpu, op, Some(op.aux))
+}
+
+fn far(cpu: &mut Cpu, op: &Op, call: Option<u8>) -> Result<Flow, Abort> {
     let (selector, offset) = far_target(cpu, op)?;
-    let back = (
-        cpu.state.seg[seg::CS].selector as u64,
-        cpu.return_address(op),
-    );
     let saved = cpu.state;
-    let result = call_far_inside(cpu, op, selector, offset, back);
-    if result.is_err() {
-        cpu.state = saved;
-    }
-    cpu.update_mode();
-    result.map(|()| Flow::Attention)
-}
-
-fn call_far_inside(
-    cpu: &mut Cpu,
-    op: &Op,
-    selector: u16,
-    offset: u64,
-    back: (u64, u64),
-) -> Result<(), Abort> {
-    if real(cpu) {
-        push_sized(cpu, op.aux, back.0)?;
-        push_sized(cpu, op.aux, back.1)?;
-        if offset > cpu.state.seg[seg::CS].limit as u64 {
-            return cpu.general_protection();
+    let how = Transfer {
+        call,
+        next: cpu.return_address(op),
+    };
+    let result = if real(cpu) {
+        far_real(cpu, selector, offset, how).map(|()| None)
+    } else {
+        cpu.far_transfer(selector, offset, how)
+    };
+    match result {
+        Ok(late) => {
+            cpu.update_mode();
+            deliver_late(cpu, late);
+            Ok(Flow::Attention)
         }
-        cpu.load_code_real(selector);
-        cpu.state.set_rip(offset);
-        return Ok(());
+        Err(abort) => {
+            cpu.state = saved;
+            cpu.update_mode();
+            Err(abort)
+        }
     }
-    let (descriptor, offset) = transfer_target(cpu, selector, offset)?;
-    let through_gate = descriptor.selector != selector;
-    let inner = !descriptor.is_conforming() && descriptor.dpl() < cpu.state.cpl;
-    if through_gate && inner {
-        return call_inner(cpu, op, &descriptor, offset, back);
-    }
-    let same = check_same_level(cpu, &descriptor)?;
-    push_sized(cpu, op.aux, back.0)?;
-    push_sized(cpu, op.aux, back.1)?;
-    enter_same_level(cpu, &descriptor, same, offset)
 }
 
-/// CALL through a gate to an inner privilege level.
-fn call_inner(
-    cpu: &mut Cpu,
-    op: &Op,
-    code: &Descriptor,
-    offset: u64,
-    back: (u64, u64),
-) -> Result<(), Abort> {
-    if cpu.state.long_mode() {
-        log::warn!(
-            "the guest calls an inner level through a gate in long mode, which is not supported: #GP"
-        );
+/// What goes wrong in a task that was switched to belongs to the tick of the switch.
+fn deliver_late(cpu: &mut Cpu, late: Option<Fault>) {
+    if let Some(fault) = late {
+        cpu.deliver_fault(fault);
+    }
+}
+
+fn far_real(cpu: &mut Cpu, selector: u16, offset: u64, how: Transfer) -> Result<(), Abort> {
+    if let Some(bytes) = how.call {
+        cpu.check_stack_room(2, bytes as usize, 0)?;
+    }
+    if offset > cpu.state.seg[seg::CS].limit as u64 {
         return cpu.general_protection();
     }
-    if !code.is_code() || !code.present() {
-        return cpu.raise_code(
-            if code.is_code() {
-                vector::NP
-            } else {
-                vector::GP
-            },
-            selector_code(code.selector),
-        );
+    if let Some(bytes) = how.call {
+        let old = cpu.state.seg[seg::CS].selector as u64;
+        cpu.push_sized(bytes, old)?;
+        cpu.push_sized(bytes, how.next)?;
     }
-    let old = (
-        cpu.state.seg[seg::SS].selector as u64,
-        cpu.state.gpr[gpr::RSP],
-    );
-    let cpl = code.dpl();
-    cpu.switch_stack32(cpl)?;
-    cpu.state.cpl = cpl;
-    cpu.update_access();
-    for value in [old.0, old.1, back.0, back.1] {
-        push_sized(cpu, op.aux, value)?;
-    }
-    enter_same_level(cpu, code, code.selector & 0xfffc | cpl as u16, offset)
+    cpu.load_code_real(selector);
+    cpu.state.set_rip(offset);
+    Ok(())
 }
 
 fn ret_far(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
@@ -303,7 +172,6 @@ fn ret_far(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     }
     let descriptor = cpu.return_code(cs)?;
     let to64 = cpu.state.long_mode() && descriptor.rights() & rights::L != 0;
-    cpu.check_return_rip(rip, &descriptor, to64)?;
     let cpl = (cs & 3) as u8;
     let outer = cpl > cpu.state.cpl;
     let stack = if outer {
@@ -313,6 +181,7 @@ fn ret_far(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     } else {
         None
     };
+    cpu.check_return_rip(rip, &descriptor, to64)?;
     cpu.set_accessed_bit(&descriptor)?;
     cpu.release(2 * bytes + extra);
     cpu.state.cpl = cpl;
@@ -334,28 +203,37 @@ fn ret_far(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
 
 fn iret(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     let (at, cpl) = (cpu.linear_of(op), cpu.state.cpl);
-    let result = cpu.interrupt_return(op.aux as u64);
-    if result.is_err() && cpu.abort != AbortReason::NeedsStep {
-        // Even one that faults lets NMIs in again (SDM volume 3, 6.7.1).
-        cpu.state.nmi_blocked = 0;
+    let next = cpu.return_address(op);
+    let saved = cpu.state.nt().then_some(cpu.state);
+    match cpu.interrupt_return(op.aux as u64, next) {
+        Ok(late) => {
+            if cpl != 3 && cpu.state.cpl == 3 {
+                cpu.event(at, Event::UserReturn);
+            }
+            deliver_late(cpu, late);
+            Ok(Flow::Attention)
+        }
+        Err(abort) => {
+            // Only a task switch fails after it has begun.
+            if let Some(saved) = saved {
+                cpu.state = saved;
+                cpu.update_mode();
+            }
+            if cpu.abort != AbortReason::NeedsStep {
+                // Even one that faults lets NMIs in again (SDM volume 3, 6.7.1).
+                cpu.state.nmi_blocked = 0;
+            }
+            Err(abort)
+        }
     }
-    if result.is_ok() && cpl != 3 && cpu.state.cpl == 3 {
-        cpu.event(at, Event::UserReturn);
-    }
-    result.map(|()| Flow::Attention)
 }
 
-/// An instruction that goes through the IDT by `enter`, which is given the address to return to.
-fn interrupt(
-    cpu: &mut Cpu,
-    op: &Op,
-    vector: u8,
-    enter: impl FnOnce(&mut Cpu, u64) -> Result<(), Abort>,
-) -> Result<Flow, Abort> {
+/// An instruction that goes through the IDT.
+fn interrupt(cpu: &mut Cpu, op: &Op, vector: u8, source: Source) -> Result<Flow, Abort> {
     let (at, cpl) = (cpu.linear_of(op), cpu.state.cpl);
     let back = cpu.return_address(op);
     cpu.event_at.0 = at;
-    enter(cpu, back)?;
+    cpu.software_interrupt(vector, back, source)?;
     let event = match vector {
         LINUX_GATE if cpl == 3 => Event::SystemCall {
             number: cpu.state.gpr[gpr::RAX] & 0xffff_ffff,
@@ -371,22 +249,20 @@ fn interrupt(
     Ok(Flow::Attention)
 }
 
-fn software(cpu: &mut Cpu, op: &Op, vector: u8) -> Result<Flow, Abort> {
-    interrupt(cpu, op, vector, |cpu, back| {
-        cpu.software_interrupt(vector, back)
-    })
-}
-
 fn int_n(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
-    software(cpu, op, op.imm as u8)
+    // INT3 and INTO do not depend on IOPL.
+    if cpu.state.protected() && cpu.state.flags.vm86() && cpu.state.flags.iopl() < 3 {
+        return cpu.general_protection();
+    }
+    interrupt(cpu, op, op.imm as u8, Source::Software)
 }
 
 fn int3(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
-    software(cpu, op, vector::BP)
+    interrupt(cpu, op, vector::BP, Source::Software)
 }
 
 fn int1(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
-    interrupt(cpu, op, vector::DB, Cpu::debug_interrupt)
+    interrupt(cpu, op, vector::DB, Source::PrivilegedSoftware)
 }
 
 fn into(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
@@ -394,7 +270,7 @@ fn into(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
         cpu.advance(op);
         return Ok(Flow::Indirect);
     }
-    software(cpu, op, vector::OF)
+    interrupt(cpu, op, vector::OF, Source::Software)
 }
 
 /// A flat segment as the system-call instructions load it, without looking at any descriptor.
@@ -413,37 +289,92 @@ fn flat(selector: u16, code: bool, long: bool, dpl: u8) -> Segment {
 }
 
 fn syscall(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    let long = cpu.state.long_mode();
     // Intel: only in 64-bit mode.
-    if cpu.state.efer & efer::SCE == 0 || cpu.mode != Mode::Bits64 {
+    let elsewhere = cpu.mode != Mode::Bits64 && !cpu.features.amd;
+    if cpu.state.efer & efer::SCE == 0 || !cpu.state.protected() || elsewhere {
         return cpu.undefined();
     }
     let at = cpu.linear_of(op);
     let number = cpu.state.gpr[gpr::RAX];
     let back = cpu.return_address(op);
     cpu.state.gpr[gpr::RCX] = back;
+    // Compatibility mode's numbers are those of the 32-bit ABI.
+    let wide = cpu.mode == Mode::Bits64;
+    if !long {
+        syscall_legacy(cpu);
+        cpu.event(at, Event::SystemCall { number, wide });
+        return Ok(Flow::Attention);
+    }
     cpu.state.gpr[gpr::R11] = cpu.state.rflags() & !bits::RF;
-    cpu.state.set_rip(cpu.state.lstar);
+    let target = if wide {
+        cpu.state.lstar
+    } else {
+        cpu.state.cstar
+    };
+    cpu.state.set_rip(target);
     let rflags = cpu.state.rflags() & !cpu.state.fmask & !bits::RF;
     cpu.state.flags.set_rflags(rflags);
     // Whether a single-step trap follows is for the new TF to say.
     cpu.step_trap_lost = rflags & bits::TF == 0;
     let selector = (cpu.state.star >> 32) as u16 & 0xfffc;
     cpu.set_segment(seg::CS, flat(selector, true, true, 0), 0);
-    cpu.set_segment(seg::SS, flat(selector + 8, false, false, 0), 0);
+    cpu.set_segment(seg::SS, flat(selector.wrapping_add(8), false, false, 0), 0);
     cpu.state.cpl = 0;
     cpu.update_mode();
-    cpu.event(at, Event::SystemCall { number, wide: true });
+    cpu.event(at, Event::SystemCall { number, wide });
+    Ok(Flow::Attention)
+}
+
+/// SYSCALL outside of long mode: AMD only (APM volume 3, SYSCALL).
+fn syscall_legacy(cpu: &mut Cpu) {
+    let star = cpu.state.star;
+    cpu.state.set_rip(star & 0xffff_ffff);
+    let cleared = bits::IF | bits::RF | bits::VM;
+    cpu.state.flags.set_other(cleared, false);
+    let selector = (star >> 32) as u16 & 0xfffc;
+    cpu.set_segment(seg::CS, flat(selector, true, false, 0), 0);
+    cpu.set_segment(seg::SS, flat(selector.wrapping_add(8), false, false, 0), 0);
+    cpu.state.cpl = 0;
+    cpu.update_mode();
+}
+
+/// SYSRET outside of 64-bit mode: AMD only (APM volume 3, SYSRET). In long mode it takes its flags from R11.
+fn sysret_legacy(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    let at = cpu.linear_of(op);
+    if cpu.state.cpl != 0 {
+        return cpu.general_protection();
+    }
+    let base = (cpu.state.star >> 48) as u16;
+    cpu.state.set_rip(cpu.state.gpr[gpr::RCX] & 0xffff_ffff);
+    if cpu.state.long_mode() {
+        let permitted = bits::ALL & !(bits::RF | bits::VM);
+        let rflags = cpu.state.gpr[gpr::R11] & permitted;
+        cpu.state.flags.set_rflags(rflags);
+    } else {
+        cpu.state.flags.set_other(bits::IF, true);
+    }
+    cpu.set_segment(seg::CS, flat(base | 3, true, false, 3), 0);
+    cpu.state.seg[seg::SS].selector = base.wrapping_add(8) | 3;
+    cpu.state.cpl = 3;
+    cpu.update_mode();
+    cpu.event(at, Event::UserReturn);
     Ok(Flow::Attention)
 }
 
 fn sysret(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
-    if cpu.state.efer & efer::SCE == 0 || cpu.mode != Mode::Bits64 {
+    let elsewhere = cpu.mode != Mode::Bits64 && !cpu.features.amd;
+    if cpu.state.efer & efer::SCE == 0 || !cpu.state.protected() || elsewhere {
         return cpu.undefined();
+    }
+    if cpu.mode != Mode::Bits64 {
+        return sysret_legacy(cpu, op);
     }
     let target = cpu.state.gpr[gpr::RCX];
     let long = op.aux == 8;
-    // Intel checks the target before it changes anything.
-    if cpu.state.cpl != 0 || long && ((target << 16) as i64 >> 16) as u64 != target {
+    // Intel checks the target before it changes anything; AMD's next fetch, at level 3, raises the fault.
+    let canonical = ((target << 16) as i64 >> 16) as u64 == target;
+    if cpu.state.cpl != 0 || long && !canonical && !cpu.features.amd {
         return cpu.general_protection();
     }
     let at = cpu.linear_of(op);
@@ -460,14 +391,30 @@ fn sysret(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     let base = (cpu.state.star >> 48) as u16;
     let code = if long { base.wrapping_add(16) } else { base } | 3;
     cpu.set_segment(seg::CS, flat(code, true, long, 3), 0);
-    cpu.set_segment(seg::SS, flat(base.wrapping_add(8) | 3, false, false, 3), 0);
+    let stack = base.wrapping_add(8) | 3;
+    if cpu.features.amd {
+        // Only the selector: the rest of SS is for the system to have made right.
+        cpu.state.seg[seg::SS].selector = stack;
+    } else {
+        cpu.set_segment(seg::SS, flat(stack, false, false, 3), 0);
+    }
     cpu.state.cpl = 3;
     cpu.update_mode();
     cpu.event(at, Event::UserReturn);
     Ok(Flow::Attention)
 }
 
+/// AMD's processors have SYSENTER and SYSEXIT outside of long mode only.
+fn check_sysenter(cpu: &mut Cpu) -> Result<(), Abort> {
+    if cpu.features.amd && cpu.state.long_mode() {
+        cpu.undefined()
+    } else {
+        Ok(())
+    }
+}
+
 fn sysenter(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    check_sysenter(cpu)?;
     let [cs, esp, eip] = cpu.state.sysenter;
     if !cpu.state.protected() || cs & 0xfffc == 0 {
         return cpu.general_protection();
@@ -499,6 +446,7 @@ fn sysenter(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
 }
 
 fn sysexit(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    check_sysenter(cpu)?;
     let cs = cpu.state.sysenter[0];
     if !cpu.state.protected() || cs & 0xfffc == 0 || cpu.state.cpl != 0 {
         return cpu.general_protection();

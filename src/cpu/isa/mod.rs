@@ -15,7 +15,7 @@ mod muldiv;
 mod shift;
 mod stack;
 mod string;
-mod system;
+pub(in crate::cpu) mod system;
 mod transfer;
 mod vector;
 pub(in crate::cpu) mod x87;
@@ -25,7 +25,7 @@ pub use fuse::fuse;
 use super::decode::Context;
 use super::op::{self, Flow, Handler, Op};
 use super::{Abort, Cpu};
-use iced_x86::OpKind;
+use iced_x86::{EncodingKind, Mnemonic, OpKind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How an instruction takes part in a block.
@@ -217,13 +217,24 @@ pub fn lower(context: &Context, op: &mut Op) -> Lowered {
     if context.insn.is_invalid() {
         return Lowered::Ending(op::ending(undefined));
     }
-    GROUPS
-        .iter()
-        .find_map(|group| group(context, op))
+    // AMD's XOP has instructions of the same names.
+    let encoded = matches!(
+        context.insn.encoding(),
+        EncodingKind::Legacy | EncodingKind::VEX
+    );
+    let allowed = encoded && context.features.allow(context.insn);
+    allowed
+        .then(|| handler(context, op))
+        .flatten()
         .unwrap_or_else(|| {
             note_unsupported(context);
             Lowered::Ending(op::ending(undefined))
         })
+}
+
+/// The handler of an instruction that the engine has.
+pub fn handler(context: &Context, op: &mut Op) -> Option<Lowered> {
+    GROUPS.iter().find_map(|group| group(context, op))
 }
 
 fn undefined(cpu: &mut Cpu, _op: &Op) -> Result<Flow, Abort> {
@@ -234,6 +245,9 @@ fn undefined(cpu: &mut Cpu, _op: &Op) -> Result<Flow, Abort> {
 fn note_unsupported(context: &Context) {
     static SEEN: [AtomicBool; 2048] = [const { AtomicBool::new(false) }; 2048];
     let mnemonic = context.insn.mnemonic();
+    if matches!(mnemonic, Mnemonic::Ud0 | Mnemonic::Ud1 | Mnemonic::Ud2) {
+        return;
+    }
     let seen = SEEN
         .get(mnemonic as usize)
         .is_some_and(|seen| seen.swap(true, Ordering::Relaxed));

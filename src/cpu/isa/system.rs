@@ -1,17 +1,17 @@
 //! System instructions: control and debug registers, descriptor tables, MSRs, CPUID, time, HLT, caches and TLB,
 //! segment queries, SWAPGS and FS/GS bases.
 //!
-//! INVLPG and INVPCID have nothing to do: the TLB is coherent (see `mmu/tlb.rs`).
+//! INVLPG and INVPCID have nothing to do but to fault: the TLB is coherent (see `mmu/tlb.rs`).
 
 use super::{Lowered, alone, by_wide_width, ending, straight, width};
 use crate::cpu::decode::{Context, Mode};
 use crate::cpu::events::{Event, SPACE_MASK};
-use crate::cpu::flags::Width;
+use crate::cpu::flags::{Width, bits};
 use crate::cpu::op::{Flow, Op, op_flags};
 use crate::cpu::segment::Descriptor;
 use crate::cpu::state::{activity, cr0, cr4, efer, gpr, rights, seg};
 use crate::cpu::{Abort, Cpu, vector};
-use iced_x86::{Mnemonic, OpKind, Register};
+use iced_x86::{Code, Mnemonic, OpKind, Register};
 
 /// Chooses handlers.
 pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
@@ -28,12 +28,22 @@ pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
         Mnemonic::Clts => straight(clts),
         Mnemonic::Lmsw => ending(lmsw),
         Mnemonic::Smsw => by_wide_width!(width(context, 0), W => straight(smsw::<W>)),
-        Mnemonic::Invlpg | Mnemonic::Invd | Mnemonic::Wbinvd | Mnemonic::Invpcid => {
-            straight(privileged_nothing)
+        Mnemonic::Invlpg | Mnemonic::Invd | Mnemonic::Wbinvd => straight(privileged_nothing),
+        Mnemonic::Invpcid => straight(invpcid),
+        Mnemonic::Rdrand | Mnemonic::Rdseed => {
+            by_wide_width!(width(context, 0), W => alone(random::<W>))
         }
+        // There are no counters.
+        Mnemonic::Rdpmc => straight(|cpu: &mut Cpu, _: &Op| cpu.general_protection()),
         Mnemonic::Clflush | Mnemonic::Clflushopt | Mnemonic::Clwb => straight(cache_line),
-        Mnemonic::Lgdt => straight(load_table::<true>),
-        Mnemonic::Lidt => straight(load_table::<false>),
+        Mnemonic::Lgdt => {
+            op.aux = (insn.code() == Code::Lgdt_m1632_16) as u8;
+            straight(load_table::<true>)
+        }
+        Mnemonic::Lidt => {
+            op.aux = (insn.code() == Code::Lidt_m1632_16) as u8;
+            straight(load_table::<false>)
+        }
         Mnemonic::Sgdt => straight(store_table::<true>),
         Mnemonic::Sidt => straight(store_table::<false>),
         Mnemonic::Lldt => ending(lldt),
@@ -84,7 +94,42 @@ fn privileged_nothing(cpu: &mut Cpu, _op: &Op) -> Result<(), Abort> {
 
 /// CLFLUSH and its kin: a load as far as faults go, and no cache to flush.
 fn cache_line(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
-    cpu.load::<u8>(op).map(|_| ())
+    let address = cpu.address(op, 1, false)?;
+    cpu.check_read(address)
+}
+
+/// INVPCID. The TLB is coherent, so that only its faults are to be seen.
+fn invpcid(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
+    cpu.privileged()?;
+    let kind = whole(cpu, op.dst);
+    if kind > 3 {
+        return cpu.general_protection();
+    }
+    let [low, address] = cpu.load::<[u64; 2]>(op)?;
+    let pcid_possible = low & 0xfff == 0 || cpu.state.cr4 & cr4::PCIDE != 0;
+    let canonical = ((address << 16) as i64 >> 16) as u64 == address;
+    let valid = low >> 12 == 0
+        && match kind {
+            0 => pcid_possible && canonical,
+            1 => pcid_possible,
+            _ => true,
+        };
+    if valid {
+        Ok(())
+    } else {
+        cpu.general_protection()
+    }
+}
+
+/// RDRAND and RDSEED: there is always a number.
+fn random<W: Width>(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    let (now, index) = (cpu.tick_of(op), cpu.index);
+    cpu.attention = true;
+    let value = cpu.world().random(now, index);
+    cpu.set_reg::<W>(op.dst, W::from_u64(value));
+    cpu.state.flags.set_arithmetic(bits::CF);
+    cpu.advance(op);
+    Ok(Flow::Attention)
 }
 
 fn move_special(context: &Context) -> Option<Lowered> {
@@ -192,7 +237,7 @@ fn set_cr0(cpu: &mut Cpu, value: u64) -> Result<(), Abort> {
             }
             new_efer |= efer::LMA;
         } else if new & cr0::PG == 0 {
-            if cpu.mode == Mode::Bits64 {
+            if cpu.mode == Mode::Bits64 || cpu.state.cr4 & cr4::PCIDE != 0 {
                 return cpu.general_protection();
             }
             new_efer &= !efer::LMA;
@@ -231,7 +276,8 @@ fn load_pdptes(cpu: &mut Cpu, cr3: u64) -> Result<(), Abort> {
     Ok(())
 }
 
-fn set_cr3(cpu: &mut Cpu, value: u64) -> Result<(), Abort> {
+/// Loads CR3, and with PAE paging the page-directory-pointer registers.
+pub(in crate::cpu) fn set_cr3(cpu: &mut Cpu, value: u64) -> Result<(), Abort> {
     // Bit 63 asks for keeping the TLB where PCIDs are on; nothing is kept or dropped here anyway.
     let keep = if cpu.state.cr4 & cr4::PCIDE != 0 {
         1 << 63
@@ -464,8 +510,13 @@ fn load_table<const GDT: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     let base = if long {
         cpu.read::<u64>(at)?
     } else {
-        cpu.read::<u32>(at)? as u64
+        // The base has 24 bits where the operand size is 16.
+        let mask = if op.aux != 0 { 0xff_ffff } else { u32::MAX };
+        (cpu.read::<u32>(at)? & mask) as u64
     };
+    if long && ((base << 16) as i64 >> 16) as u64 != base {
+        return cpu.general_protection();
+    }
     let table = if GDT {
         &mut cpu.state.gdtr
     } else {

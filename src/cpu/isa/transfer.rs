@@ -74,6 +74,9 @@ pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
         | Mnemonic::Prefetchwt1
         | Mnemonic::Prefetchit0
         | Mnemonic::Prefetchit1
+        | Mnemonic::Cldemote
+        | Mnemonic::Rdsspd
+        | Mnemonic::Rdsspq
         | Mnemonic::Reservednop
         | Mnemonic::Lfence
         | Mnemonic::Sfence

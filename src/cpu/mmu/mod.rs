@@ -5,9 +5,12 @@
 //! is being stepped alone, where the tick is exact; nothing has happened by then, so that it can run again.
 
 pub mod tables;
+#[cfg(test)]
+mod tests;
 pub mod tlb;
 pub mod walk;
 
+use super::decode::Mode;
 use super::flags::{Width, bits};
 use super::state::{cr0, cr4};
 use super::stops::{BEFORE_BYTES, WatchHit, Watchpoint};
@@ -19,6 +22,10 @@ use walk::{Intent, Walk, error, pte};
 
 /// The longest access of one instruction, in bytes (FXSAVE and XSAVE are made of several).
 const ACCESS_MAX: usize = 64;
+
+/// Stands for the linear address of an operand that its segment does not permit. It is not canonical, nor is
+/// anything near it, so that an access faults.
+pub const REFUSED: u64 = 1 << 62;
 
 impl Cpu {
     /// Loads from a linear address with the rights of the current privilege level.
@@ -79,6 +86,8 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     fn begin_update_slow<T: bytemuck::Pod>(&mut self, address: u64) -> Result<(*mut T, T), Abort> {
+        self.check_canonical(address, size_of::<T>())?;
+        self.check_alignment(address, size_of::<T>())?;
         self.check_write(address, size_of::<T>())?;
         Ok((std::ptr::null_mut(), self.read_slow(address, self.access)?))
     }
@@ -88,19 +97,32 @@ impl Cpu {
         if bytes == 0
             || self
                 .tlb
-                .store(self.access, address, bytes.min(ACCESS_MAX))
+                .stores(self.access, address, bytes.min(ACCESS_MAX))
                 .is_some()
                 && bytes <= ACCESS_MAX
         {
             return Ok(());
         }
         self.check_canonical(address, bytes)?;
+        let address = self.wrap(address);
         self.translate(address, Intent::Write, self.access)?;
         let last = address.wrapping_add(bytes as u64 - 1);
         if last & !0xfff != address & !0xfff {
-            self.translate(last & !0xfff, Intent::Write, self.access)?;
+            let next = self.next_page(address);
+            self.translate(next, Intent::Write, self.access)?;
         }
         Ok(())
+    }
+
+    /// Raises what a load of a byte would raise, without loading.
+    pub fn check_read(&mut self, address: u64) -> Result<(), Abort> {
+        if self.tlb.load(self.access, address, 1).is_some() {
+            return Ok(());
+        }
+        self.check_canonical(address, 1)?;
+        let address = self.wrap(address);
+        self.translate(address, Intent::Read, self.access)
+            .map(|_| ())
     }
 
     /// Loads with supervisor rights whatever the privilege level: descriptor tables, task state.
@@ -117,7 +139,34 @@ impl Cpu {
         self.write_slow(address, value, Access::Supervisor)
     }
 
-    /// Linear addresses wrap at 4 GiB outside 64-bit mode.
+    /// Raises what implicit supervisor accesses to a stretch of memory would raise, without accessing.
+    pub(super) fn check_system(
+        &mut self,
+        address: u64,
+        bytes: u64,
+        intent: Intent,
+    ) -> Result<(), Abort> {
+        let address = self.wrap(address);
+        let mut done = 0;
+        while done < bytes {
+            let at = self.wrap(address.wrapping_add(done));
+            self.check_canonical(at, 1)?;
+            self.translate(at, intent, Access::Supervisor)?;
+            done += 0x1000 - (at & 0xfff);
+        }
+        Ok(())
+    }
+
+    /// Where the page behind the one of an address begins: addresses wrap at 4 GiB outside 64-bit mode.
+    fn next_page(&self, address: u64) -> u64 {
+        let next = (address & !0xfff).wrapping_add(0x1000);
+        if self.mode != Mode::Bits64 && next == 1 << 32 {
+            return 0;
+        }
+        self.wrap(next)
+    }
+
+    /// Linear addresses wrap at 4 GiB outside IA-32e mode. (Within it, descriptor tables may lie higher.)
     #[inline]
     fn wrap(&self, address: u64) -> u64 {
         if self.state.long_mode() {
@@ -127,14 +176,38 @@ impl Cpu {
         }
     }
 
-    /// [`AbortReason::NotCanonical`] where an access would not stay within the two halves.
+    /// Raises #AC where alignment is checked and an access is not aligned to its size. Vectors are not looked at:
+    /// what needs alignment there raises #GP.
+    #[inline]
+    pub(crate) fn check_alignment(&mut self, address: u64, bytes: usize) -> Result<(), Abort> {
+        if self.access == Access::UserChecked && bytes <= 8 && address & (bytes as u64 - 1) != 0 {
+            return self.raise_code(super::vector::AC, 0);
+        }
+        Ok(())
+    }
+
+    /// Runs accesses whose alignment is not checked, or was checked as a whole.
+    #[inline(always)]
+    pub(crate) fn without_alignment<R>(&mut self, accesses: impl FnOnce(&mut Cpu) -> R) -> R {
+        if self.access != Access::UserChecked {
+            return accesses(self);
+        }
+        self.access = Access::User;
+        let result = accesses(self);
+        self.access = Access::UserChecked;
+        result
+    }
+
+    /// [`AbortReason::NotCanonical`] where an access would not stay within the two halves, or was refused before.
     pub fn check_canonical(&mut self, address: u64, bytes: usize) -> Result<(), Abort> {
-        if self.state.long_mode() {
-            let last = address.wrapping_add(bytes as u64 - 1);
-            let canonical = |a: u64| ((a << 16) as i64 >> 16) as u64 == a;
-            if !canonical(address) || !canonical(last) {
-                return self.abort_with(AbortReason::NotCanonical);
-            }
+        let canonical = |a: u64| ((a << 16) as i64 >> 16) as u64 == a;
+        let refused = if self.state.long_mode() {
+            !canonical(address) || !canonical(address.wrapping_add(bytes as u64 - 1))
+        } else {
+            address >> 62 == REFUSED >> 62
+        };
+        if refused {
+            return self.abort_with(AbortReason::NotCanonical);
         }
         Ok(())
     }
@@ -144,15 +217,18 @@ impl Cpu {
     fn read_slow<T: bytemuck::Pod>(&mut self, address: u64, access: Access) -> Result<T, Abort> {
         let mut value = T::zeroed();
         let bytes = bytemuck::bytes_of_mut(&mut value);
-        let address = self.wrap(address);
         self.check_canonical(address, bytes.len())?;
+        let address = self.wrap(address);
+        if access == Access::UserChecked {
+            self.check_alignment(address, bytes.len())?;
+        }
         self.watch(address, bytes.len(), false)?;
         let first = (0x1000 - (address & 0xfff) as usize).min(bytes.len());
         let physical = self.translate(address, Intent::Read, access)?;
         if first == bytes.len() {
             self.read_physical(physical, bytes)?;
         } else {
-            let next = self.wrap((address & !0xfff).wrapping_add(0x1000));
+            let next = self.next_page(address);
             let second = self.translate(next, Intent::Read, access)?;
             let (head, tail) = bytes.split_at_mut(first);
             self.read_physical(physical, head)?;
@@ -170,16 +246,22 @@ impl Cpu {
         access: Access,
     ) -> Result<(), Abort> {
         let bytes = bytemuck::bytes_of(&value);
-        let address = self.wrap(address);
         self.check_canonical(address, bytes.len())?;
+        let address = self.wrap(address);
+        if access == Access::UserChecked {
+            self.check_alignment(address, bytes.len())?;
+        }
         self.watch(address, bytes.len(), true)?;
         let first = (0x1000 - (address & 0xfff) as usize).min(bytes.len());
         let physical = self.translate(address, Intent::Write, access)?;
         if first == bytes.len() {
+            self.tlb.note_store(address, first);
             return self.write_physical(physical, bytes);
         }
-        let next = self.wrap((address & !0xfff).wrapping_add(0x1000));
+        let next = self.next_page(address);
         let second = self.translate(next, Intent::Write, access)?;
+        self.tlb.note_store(address, first);
+        self.tlb.note_store(next, bytes.len() - first);
         let (head, tail) = bytes.split_at(first);
         self.write_physical(physical, head)?;
         self.write_physical(second, tail)
@@ -233,7 +315,7 @@ impl Cpu {
         intent: Intent,
         access: Access,
     ) -> Result<u64, Abort> {
-        let user = access == Access::User;
+        let user = access.is_user();
         let ac = access == Access::SupervisorAc;
         let found = walk::walk(&self.state, &self.memory, address);
         let walk = match found {
@@ -245,7 +327,8 @@ impl Cpu {
             let page = address >> 12;
             match intent {
                 Intent::Read => touched.read.insert(page),
-                Intent::Write => touched.written.insert(page),
+                // By line, where the store happens.
+                Intent::Write => false,
                 Intent::Fetch => touched.fetched.insert((page, walk.physical >> 12)),
             };
         }
@@ -330,7 +413,10 @@ impl Cpu {
         self.new_tables = new_tables;
         if intent == Intent::Fetch {
             self.tlb
-                .fill_fetch(access == Access::User, address, walk.physical);
+                .fill_fetch(access.is_user(), address, walk.physical);
+            return;
+        }
+        if access == Access::UserChecked {
             return;
         }
         if self.stops.is_watched_page(address) || self.armed.is_watched_page(address) {
@@ -342,16 +428,11 @@ impl Cpu {
         let write = dirty
             && self.memory.attributes(page) == DIRTY
             && walk::permits(&self.state, walk, Intent::Write, user, ac);
-        let (read, write) = if self.touched.is_some() {
-            // Every first access of its kind has to come by, to be noted.
-            let (had_read, had_write) = self.tlb.known(access, address);
-            (
-                read && (had_read || intent == Intent::Read),
-                write && (had_write || intent == Intent::Write),
-            )
-        } else {
-            (read, write)
-        };
+        // Every first load has to come by, to be noted.
+        let read = read
+            && (self.touched.is_none()
+                || intent == Intent::Read
+                || self.tlb.reads(access, address));
         let host = self.memory.page_host(page);
         self.tlb.fill(access, address, host, page, read, write);
     }
@@ -460,10 +541,12 @@ impl Cpu {
         self.memory.take_dirty()
     }
 
-    /// Recomputes with which rights data is accessed: after changes of CPL, EFLAGS.AC, CR4.SMAP.
+    /// Recomputes with which rights data is accessed: after changes of CPL, EFLAGS.AC, CR4.SMAP, CR0.AM.
     #[inline]
     pub fn update_access(&mut self) {
-        self.access = if self.state.cpl == 3 {
+        self.access = if self.alignment_checked() {
+            Access::UserChecked
+        } else if self.state.cpl == 3 {
             Access::User
         } else if self.state.flags.other() & bits::AC != 0 {
             Access::SupervisorAc
@@ -513,7 +596,7 @@ impl Cpu {
 }
 
 /// Splits `n` bytes at a bus address into naturally sized parts: (size, address, offset in the buffer).
-fn bus_parts(at: u64, done: usize, n: usize) -> impl Iterator<Item = (usize, u64, usize)> {
+pub fn bus_parts(at: u64, done: usize, n: usize) -> impl Iterator<Item = (usize, u64, usize)> {
     let mut offset = 0;
     std::iter::from_fn(move || {
         if offset == n {

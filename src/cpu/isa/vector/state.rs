@@ -136,6 +136,7 @@ fn area_address(cpu: &mut Cpu, op: &Op, write: bool) -> Result<u64, Abort> {
     }
     let address = cpu.address(op, AREA_WHOLE, write)?;
     cpu.check_canonical(address, 1)?;
+    cpu.check_alignment(address, 4)?;
     if address & 15 != 0 {
         return cpu.general_protection();
     }

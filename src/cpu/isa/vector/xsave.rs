@@ -91,8 +91,9 @@ fn area_address(cpu: &mut Cpu, op: &Op, write: bool) -> Result<u64, Abort> {
     if cpu.state.cr0 & cr0::TS != 0 {
         return cpu.raise(vector::NM);
     }
-    let address = cpu.address(op, UPPER_HALVES, write)?;
+    let address = cpu.part_address(op, 0, 1, write)?;
     cpu.check_canonical(address, 1)?;
+    cpu.check_alignment(address, 4)?;
     if address & 63 != 0 {
         return cpu.general_protection();
     }
@@ -100,14 +101,15 @@ fn area_address(cpu: &mut Cpu, op: &Op, write: bool) -> Result<u64, Abort> {
 }
 
 /// Faults where the parts of an area would that belong to some components; the header belongs to all.
-fn probe(cpu: &mut Cpu, address: u64, components: u64, write: bool) -> Result<(), Abort> {
+fn probe(cpu: &mut Cpu, op: &Op, components: u64, write: bool) -> Result<(), Abort> {
     let start = if components == 0 { HEADER } else { 0 };
     let end = if components & AVX_STATE != 0 {
         AREA
     } else {
         UPPER_HALVES
     };
-    state::probe(cpu, address.wrapping_add(start as u64), end - start, write)
+    let address = cpu.part_address(op, start as u64, end - start, write)?;
+    state::probe(cpu, address, end - start, write)
 }
 
 fn initial_x87() -> X87 {
@@ -145,7 +147,7 @@ fn xsave<const LONG: bool, const OPTIMISED: bool>(cpu: &mut Cpu, op: &Op) -> Res
     let wanted = pair(cpu) & cpu.state.xcr0;
     let used = in_use(cpu);
     let written = if OPTIMISED { wanted & used } else { wanted };
-    probe(cpu, address, wanted, true)?;
+    probe(cpu, op, wanted, true)?;
     let old: u64 = cpu.read(address.wrapping_add(HEADER as u64))?;
     let mut area = [0; AREA_WHOLE];
     if written & X87_STATE != 0 {
@@ -178,7 +180,7 @@ fn xrstor<const LONG: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     let wanted = pair(cpu) & cpu.state.xcr0;
     let [present, compacted, reserved]: [u64; 3] = cpu.read(address.wrapping_add(HEADER as u64))?;
     // Intel's processors look at what they may have to load before the header says that they must not.
-    probe(cpu, address, wanted, false)?;
+    probe(cpu, op, wanted, false)?;
     if present & !cpu.state.xcr0 != 0 || compacted != 0 || reserved != 0 {
         return cpu.general_protection();
     }
