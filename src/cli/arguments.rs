@@ -7,6 +7,7 @@ use std::str::FromStr;
 use crate::machine::boot::Protocol;
 use crate::record::emulated::{Level, Vendor};
 use crate::tick::{GuestNs, Tick};
+use crate::timeline::cache::{CACHE_BYTES_MAX, CacheOptions, CachePlace};
 
 /// Where a server listens unless told otherwise.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:1234";
@@ -54,6 +55,9 @@ pub struct CommandLine {
 
     #[command(flatten)]
     pub serve: ServeArguments,
+
+    #[command(flatten)]
+    pub cache: CacheArguments,
 }
 
 /// Everything but recording and serving.
@@ -86,9 +90,40 @@ pub struct FileArguments {
     pub json: bool,
 }
 
+/// Where what was found out about a recording is kept, so that the next opening is quick.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Cache of checkpoints (.rvx)")]
+pub struct CacheArguments {
+    /// Keep it in this directory instead of beside the recording
+    #[arg(long, value_name = "DIRECTORY")]
+    pub cache: Option<PathBuf>,
+    /// Its greatest size [default: 1G]
+    #[arg(long, value_name = "SIZE")]
+    pub cache_size: Option<Size>,
+    /// Neither read nor write one
+    #[arg(long, conflicts_with_all = ["cache", "cache_size"])]
+    pub no_cache: bool,
+}
+
+impl CacheArguments {
+    /// As the timeline wants it.
+    pub fn options(&self) -> CacheOptions {
+        CacheOptions {
+            place: match &self.cache {
+                _ if self.no_cache => CachePlace::Nowhere,
+                Some(directory) => CachePlace::Directory(directory.clone()),
+                None => CachePlace::Beside,
+            },
+            bytes_max: self.cache_size.map_or(CACHE_BYTES_MAX, |size| size.0),
+        }
+    }
+}
+
 /// Whose symbols, and where to.
 #[derive(Args, Debug)]
 pub struct SymbolArguments {
+    #[command(flatten)]
+    pub cache: CacheArguments,
     /// The recording
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
@@ -205,6 +240,8 @@ pub struct DemoArguments {
     /// Only serve; say what to type in a GDB of your own
     #[arg(long)]
     pub no_gdb: bool,
+    #[command(flatten)]
+    pub cache: CacheArguments,
 }
 
 /// What executes the guest.
@@ -314,6 +351,17 @@ pub enum Place {
     End,
     /// This tick.
     Tick(Tick),
+}
+
+impl Place {
+    /// The tick, in a recording with this end.
+    pub fn tick(self, end: Tick) -> Tick {
+        match self {
+            Place::Start => 0,
+            Place::End => end,
+            Place::Tick(tick) => tick,
+        }
+    }
 }
 
 impl FromStr for Place {

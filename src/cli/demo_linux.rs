@@ -17,6 +17,7 @@ use crate::demo::symbols::{self, Symbol, address_of};
 use crate::demo::{debian_kernel, initramfs};
 use crate::record::console::{Command, Console};
 use crate::record::emulated::Plan;
+use crate::timeline::cache::CacheOptions;
 
 /// What the guest does. Its kernel has no symbols on disk and lies elsewhere at every boot (KASLR), so the guest
 /// itself says where a few things are.
@@ -52,7 +53,7 @@ const NODENAME: u64 = 65;
 const SETHOSTNAME: u64 = 170;
 
 /// Records it.
-pub fn record(directory: &Path) -> Result<Option<Scene>> {
+pub fn record(directory: &Path, cache: &CacheOptions) -> Result<Option<Scene>> {
     let kernel = debian_kernel(&default_cache(), &mut |what| output::note(what))?;
     let busybox = super::read(&kernel.busybox, "busybox")?;
     let archive = initramfs(&busybox, INIT, &[("bin/tidy", 0o755, TIDY.as_bytes())]);
@@ -83,7 +84,7 @@ pub fn record(directory: &Path) -> Result<Option<Scene>> {
         shown: console_on_stdout()?,
         heard: heard.clone(),
     });
-    if !record_with(&plan, &recording, console)? {
+    if !record_with(&plan, &recording, console, cache)? {
         return Ok(None);
     }
     let text = String::from_utf8_lossy(&heard.lock()).into_owned();

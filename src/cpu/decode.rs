@@ -3,6 +3,7 @@
 use super::blocks::{Block, Key};
 use super::features::Features;
 use super::isa::{self, Lowered};
+use super::mmu;
 use super::op::{self, Op, op_flags};
 use super::state::{gpr, seg};
 use super::{Abort, Cpu};
@@ -401,7 +402,8 @@ impl Cpu {
 
 /// Where the address of a memory operand needs the general path, an op that goes before the instruction, checks the
 /// access against its segment, and leaves the linear address in a slot that the instruction then uses as its base.
-/// Instructions themselves so know only the fast way.
+/// Instructions themselves so know only the fast way. An access that the segment does not permit gets an address that
+/// faults when it is used, because other exceptions of the instruction come first, and it may not access at all.
 fn prepare_address(insn: &Instruction, op: &mut Op) -> Option<Op> {
     if !op.has(op_flags::SLOW_ADDRESS | op_flags::MEMORY) {
         return None;
@@ -421,9 +423,26 @@ fn prepare_address(insn: &Instruction, op: &mut Op) -> Option<Op> {
         insn.mnemonic(),
         Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
     ) && insn.op1_kind() == OpKind::Register;
+    // These compute their addresses themselves, too.
+    let own = matches!(
+        insn.mnemonic(),
+        Mnemonic::Xlatb
+            | Mnemonic::Arpl
+            | Mnemonic::Bound
+            | Mnemonic::Vmaskmovps
+            | Mnemonic::Vmaskmovpd
+            | Mnemonic::Vpmaskmovd
+            | Mnemonic::Vpmaskmovq
+            | Mnemonic::Xsave
+            | Mnemonic::Xsave64
+            | Mnemonic::Xsaveopt
+            | Mnemonic::Xsaveopt64
+            | Mnemonic::Xrstor
+            | Mnemonic::Xrstor64
+    );
     // A gather has as many addresses as elements, and computes them itself.
     let gather = insn.memory_index().is_xmm() || insn.memory_index().is_ymm();
-    if !touches || bit_string || gather {
+    if !touches || bit_string || gather || own {
         return None;
     }
     let stores = (0..insn.op_count()).any(|n| insn.op_kind(n) == OpKind::Memory)
@@ -457,10 +476,11 @@ fn memory_operand(insn: &Instruction) -> u32 {
 
 fn compute_address(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     let offset = cpu.effective_address(op);
-    let address = cpu
-        .segment_address(op.seg as usize, offset, op.imm as usize, op.aux != 0)
-        .or_else(|_| cpu.defer_segment_fault())?;
-    cpu.state.gpr[gpr::ADDRESS] = address;
+    let found = cpu.segment_address(op.seg as usize, offset, op.imm as usize, op.aux != 0);
+    cpu.state.gpr[gpr::ADDRESS] = found.unwrap_or_else(|_| {
+        let base = cpu.state.seg_base[op.seg as usize];
+        mmu::REFUSED | base.wrapping_add(offset) & 0xffff_ffff
+    });
     Ok(())
 }
 

@@ -1,22 +1,43 @@
 //! Delivery of interrupts and exceptions through the IDT, and the way back: IRET (SDM volume 3, chapter 6).
 //!
-//! Task gates and virtual-8086 mode are not supported: a guest that uses them ends with a shutdown that says so.
+//! What task gates lead to is in `task.rs`, the ways into virtual-8086 mode are in `vm86.rs`.
 
 use super::debug::{dr6, dr7};
+use super::events::Event;
 use super::flags::bits;
 use super::segment::{Descriptor, selector_code};
 use super::state::{Segment, activity, gpr, rights, seg};
+use super::task::Leave;
 use super::{Abort, AbortReason, Cpu, Fault, decode, vector};
 
 /// Where an event comes from: decides checks and error codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// INT n, INT3, INTO: the gate's DPL is checked.
+    /// INT n, INT3, INTO: the gate's DPL is checked, and what goes wrong is the program's own fault: the error code's
+    /// EXT bit is clear.
     Software,
+    /// INT1: delivered as a hardware exception would be.
+    PrivilegedSoftware,
     /// An exception that an instruction raised.
     Exception,
-    /// From outside: the error code's EXT bit is set.
+    /// From outside.
     External,
+}
+
+/// What an event pushes.
+#[derive(Default)]
+struct Frame {
+    words: [u32; 10],
+    count: usize,
+}
+
+impl Frame {
+    fn add(&mut self, words: &[u32]) {
+        for &word in words {
+            self.words[self.count] = word;
+            self.count += 1;
+        }
+    }
 }
 
 /// An IDT gate.
@@ -36,9 +57,17 @@ const GATE_TRAP16: u8 = 7;
 const GATE_INTERRUPT32: u8 = 14;
 const GATE_TRAP32: u8 = 15;
 
+/// Error-code bit: the event whose delivery failed was not the program's own.
+const EXT: u32 = 1;
+
 /// Contributory exceptions (SDM volume 3, table 6-5).
 fn contributory(vector: u8) -> bool {
     matches!(vector, 0 | 10..=13)
+}
+
+/// Exceptions whose error code has the EXT bit when they happen during the delivery of another event.
+fn takes_ext(vector: u8) -> bool {
+    matches!(vector, vector::TS..=vector::GP | vector::AC)
 }
 
 impl Cpu {
@@ -55,6 +84,8 @@ impl Cpu {
     /// Delivers an event, or the double fault that comes of it, or shuts down.
     fn deliver_all(&mut self, first: Fault, source: Source) {
         let stepping = std::mem::replace(&mut self.stepping, true);
+        let rip = self.linear_rip();
+        self.event_at.0 = rip;
         let mut fault = first;
         let mut source = source;
         let mut doubled = first.vector == vector::DF && source == Source::Exception;
@@ -73,24 +104,34 @@ impl Cpu {
                 // breakpoints leave that to their handler.
                 self.state.flags.set_other(bits::RF, true);
             }
-            let Err(Abort) = self.deliver(fault.vector, fault.code, source) else {
-                break;
+            let next = match self.deliver(fault.vector, fault.code, source) {
+                Ok(None) => {
+                    if source != Source::External {
+                        self.exception_delivered(rip, fault);
+                    }
+                    break;
+                }
+                // It happens in the task that the event has led to.
+                Ok(Some(late)) => late,
+                Err(Abort) => {
+                    let AbortReason::Fault(next) = self.abort_as_fault() else {
+                        unreachable!("just made a fault")
+                    };
+                    let cr2 = self.state.cr2;
+                    self.state = saved;
+                    self.state.cr2 = cr2;
+                    self.update_mode();
+                    next
+                }
             };
-            let AbortReason::Fault(next) = self.abort_as_fault() else {
-                unreachable!("just made a fault")
-            };
-            let cr2 = self.state.cr2;
-            self.state = saved;
-            self.state.cr2 = cr2;
-            self.update_mode();
-            if doubled {
-                self.triple_fault(first.vector, next.vector);
-                break;
-            }
             let escalates = source != Source::External
                 && (contributory(fault.vector) && contributory(next.vector)
                     || fault.vector == vector::PF
                         && (contributory(next.vector) || next.vector == vector::PF));
+            if doubled {
+                self.triple_fault(first.vector, next.vector);
+                break;
+            }
             if escalates {
                 if next.vector == vector::PF {
                     self.state.cr2 = next.address;
@@ -99,15 +140,30 @@ impl Cpu {
                 doubled = true;
             } else {
                 fault = next;
-                if let (Source::External, Some(code)) = (source, fault.code)
-                    && fault.vector != vector::PF
-                {
-                    fault.code = Some(code | 1);
+                if let (true, Some(code)) = (takes_ext(fault.vector), fault.code) {
+                    fault.code = Some(code | EXT);
                 }
             }
             source = Source::Exception;
         }
         self.stepping = stepping;
+    }
+
+    fn exception_delivered(&mut self, rip: u64, fault: Fault) {
+        self.event_at.1 = self.tick() + 1;
+        let Fault {
+            vector,
+            code,
+            address,
+        } = fault;
+        self.event(
+            rip,
+            Event::Exception {
+                vector,
+                code,
+                address,
+            },
+        );
     }
 
     fn abort_as_fault(&mut self) -> AbortReason {
@@ -133,54 +189,67 @@ impl Cpu {
         self.world().shutdown(now, cpu, &why);
     }
 
-    /// INT n and its kin: RIP is already behind the instruction.
-    pub(super) fn software_interrupt(&mut self, vector: u8, return_rip: u64) -> Result<(), Abort> {
-        if self.state.protected() && self.state.flags.vm86() && self.state.flags.iopl() < 3 {
-            return self.general_protection();
-        }
-        self.interrupt_here(vector, return_rip, Source::Software)
-    }
-
-    /// INT1: neither the gate's level nor IOPL is looked at, and DR6 does not tell of it.
-    pub(super) fn debug_interrupt(&mut self, return_rip: u64) -> Result<(), Abort> {
-        self.interrupt_here(vector::DB, return_rip, Source::Exception)?;
-        self.state.dr[7] &= !dr7::GD;
-        Ok(())
-    }
-
-    fn interrupt_here(&mut self, vector: u8, return_rip: u64, source: Source) -> Result<(), Abort> {
-        let rip = self.state.rip();
+    /// INT n and its kin; `return_rip` is behind the instruction.
+    pub(super) fn software_interrupt(
+        &mut self,
+        vector: u8,
+        return_rip: u64,
+        source: Source,
+    ) -> Result<(), Abort> {
+        let saved = self.state;
         self.state.set_rip(return_rip);
-        let stepping = std::mem::replace(&mut self.stepping, true);
-        let result = self.deliver(vector, None, source);
-        self.stepping = stepping;
-        match result {
-            // TF is clear now: what steps over the instruction hears of the next one after the return.
-            Ok(()) => self.step_trap_lost = true,
+        match self.deliver(vector, None, source) {
+            Ok(late) => {
+                // TF is clear now: what steps over the instruction hears of the next one after the return.
+                self.step_trap_lost = true;
+                if source == Source::PrivilegedSoftware {
+                    self.state.dr[7] &= !dr7::GD;
+                }
+                if let Some(late) = late {
+                    self.deliver_fault(late);
+                }
+                Ok(())
+            }
             Err(Abort) => {
-                self.state.set_rip(rip);
+                self.state = saved;
                 self.update_mode();
+                if let AbortReason::Fault(Fault {
+                    vector,
+                    code: Some(code),
+                    ..
+                }) = self.abort
+                    && source != Source::Software
+                    && takes_ext(vector)
+                {
+                    return self.raise_code(vector, code | EXT);
+                }
+                Err(Abort)
             }
         }
-        result
     }
 
-    /// Goes through the IDT once. On failure the state is partly changed: callers restore it.
-    fn deliver(&mut self, vector: u8, code: Option<u32>, source: Source) -> Result<(), Abort> {
+    /// Goes through the IDT once. On failure the state is partly changed: callers restore it. A fault that is given
+    /// back belongs to the task that the event has led to.
+    fn deliver(
+        &mut self,
+        vector: u8,
+        code: Option<u32>,
+        source: Source,
+    ) -> Result<Option<Fault>, Abort> {
         if !self.state.protected() {
-            return self.deliver_real(vector);
+            return self.deliver_real(vector).map(|()| None);
         }
-        let saved = self.state;
         let gate = self.gate(vector, source)?;
-        let result = if self.state.long_mode() {
-            self.enter_gate64(gate, code)
-        } else {
-            self.enter_gate32(gate, code)
-        };
-        if result.is_err() {
-            self.state = saved;
+        if gate.kind == GATE_TASK {
+            let next = self.state.rip();
+            return self.switch_task(gate.selector, Leave::Nest, next, code);
         }
-        result
+        if self.state.long_mode() {
+            self.enter_gate64(gate, code)?;
+        } else {
+            self.enter_gate32(gate, code)?;
+        }
+        Ok(None)
     }
 
     fn deliver_real(&mut self, vector: u8) -> Result<(), Abort> {
@@ -213,8 +282,7 @@ impl Cpu {
 
     /// Reads and checks a gate.
     fn gate(&mut self, vector: u8, source: Source) -> Result<Gate, Abort> {
-        let external = (source == Source::External) as u32;
-        let code = (vector as u32) << 3 | 2 | external;
+        let code = (vector as u32) << 3 | 2;
         let long = self.state.long_mode();
         let bytes = if long { 16 } else { 8 };
         let at = vector as u64 * bytes;
@@ -246,12 +314,6 @@ impl Cpu {
         }
         if !gate.present {
             return self.raise_code(vector::NP, code);
-        }
-        if gate.kind == GATE_TASK {
-            log::warn!(
-                "the guest delivers vector {vector} through a task gate, which is not supported: #GP"
-            );
-            return self.raise_code(vector::GP, code);
         }
         Ok(gate)
     }
@@ -290,6 +352,9 @@ impl Cpu {
             self.state.gpr[gpr::RSP]
         };
         rsp &= !15;
+        if ((gate.offset << 16) as i64 >> 16) as u64 != gate.offset {
+            return self.general_protection();
+        }
         let frame = [
             self.state.seg[seg::SS].selector as u64,
             self.state.gpr[gpr::RSP],
@@ -297,12 +362,14 @@ impl Cpu {
             self.state.seg[seg::CS].selector as u64,
             self.state.rip(),
         ];
+        self.state.cpl = cpl;
+        self.update_access();
         for word in frame.into_iter().chain(code.map(u64::from)) {
             rsp = rsp.wrapping_sub(8);
-            self.write_system::<u64>(rsp, word)?;
+            self.write::<u64>(rsp, word)
+                .inspect_err(|_| self.aborted_on_stack())?;
         }
         self.set_accessed_bit(&descriptor)?;
-        self.state.cpl = cpl;
         if cpl < old_cpl {
             self.load_null(seg::SS, cpl as u16);
         }
@@ -326,19 +393,7 @@ impl Cpu {
         self.update_mode();
     }
 
-    /// A stack pointer from the 64-bit task-state segment.
-    fn task_stack64(&mut self, offset: u64) -> Result<u64, Abort> {
-        if offset + 7 > self.state.tr.segment.limit as u64 {
-            return self.raise_code(vector::TS, selector_code(self.state.tr.segment.selector));
-        }
-        let rsp = self.read_system::<u64>(self.state.tr.base.wrapping_add(offset))?;
-        if ((rsp << 16) as i64 >> 16) as u64 != rsp {
-            return self.raise_code(vector::SS, 0);
-        }
-        Ok(rsp)
-    }
-
-    fn enter_gate32(&mut self, gate: Gate, code: Option<u32>) -> Result<(), Abort> {
+    fn enter_gate32(&mut self, mut gate: Gate, code: Option<u32>) -> Result<(), Abort> {
         let descriptor = self.gate_code(&gate)?;
         let old_cpl = self.state.cpl;
         let cpl = if descriptor.is_conforming() {
@@ -346,37 +401,36 @@ impl Cpu {
         } else {
             descriptor.dpl()
         };
-        let wide = gate.kind >= GATE_INTERRUPT32;
-        let return_flags = self.state.rflags();
-        let old = (
-            self.state.seg[seg::SS].selector,
-            self.state.gpr[gpr::RSP],
-            self.state.seg[seg::CS].selector,
-            self.state.rip(),
-        );
         let vm86 = self.state.flags.vm86();
-        let data =
-            [seg::GS, seg::FS, seg::DS, seg::ES].map(|register| self.state.seg[register].selector);
-        let mut words: Vec<u32> = Vec::with_capacity(10);
-        if cpl < old_cpl {
-            self.switch_stack32(cpl)?;
-            if vm86 {
-                words.extend(data.map(u32::from));
-            }
-            words.extend([old.0 as u32, old.1 as u32]);
+        if vm86 && cpl != 0 {
+            return self.raise_code(vector::GP, selector_code(gate.selector));
         }
-        self.state.flags.set_other(bits::VM, false);
-        words.extend([return_flags as u32, old.2 as u32, old.3 as u32]);
-        words.extend(code);
-        self.state.cpl = cpl;
-        self.mode = decode::Mode::Bits32;
-        self.update_access();
-        for word in words {
-            if wide {
-                self.push::<u32>(word)?;
-            } else {
-                self.push::<u16>(word as u16)?;
-            }
+        let wide = gate.kind >= GATE_INTERRUPT32;
+        let bytes = if wide { 4 } else { 2 };
+        let inner = cpl < old_cpl;
+        let mut frame = Frame::default();
+        let selector = |register: usize| self.state.seg[register].selector as u32;
+        if vm86 {
+            frame.add(&[seg::GS, seg::FS, seg::DS, seg::ES].map(selector));
+        }
+        if inner {
+            frame.add(&[selector(seg::SS), self.state.gpr[gpr::RSP] as u32]);
+        }
+        let rflags = self.state.rflags() as u32;
+        frame.add(&[rflags, selector(seg::CS), self.state.rip() as u32]);
+        frame.add(code.as_slice());
+        let mut stack_code = 0;
+        if inner {
+            let (stack, esp) = self.inner_stack(cpl)?;
+            stack_code = selector_code(stack.selector);
+            self.state.flags.set_other(bits::VM, false);
+            self.enter_inner_stack(&stack, esp, cpl)?;
+        }
+        self.check_stack_room(frame.count, bytes as usize, stack_code)?;
+        gate.offset &= if wide { 0xffff_ffff } else { 0xffff };
+        self.check_return_rip(gate.offset, &descriptor, false)?;
+        for &word in &frame.words[..frame.count] {
+            self.push_sized(bytes, word as u64)?;
         }
         self.set_accessed_bit(&descriptor)?;
         if vm86 {
@@ -384,75 +438,43 @@ impl Cpu {
                 self.load_null(register, 0);
             }
         }
-        let mut gate = gate;
-        gate.offset &= if wide { 0xffff_ffff } else { 0xffff };
         self.enter_code(&gate, &descriptor, cpl);
         Ok(())
     }
 
-    /// Loads SS:ESP for an inner privilege level from the task-state segment.
-    pub(super) fn switch_stack32(&mut self, cpl: u8) -> Result<(), Abort> {
-        let tr = self.state.tr;
-        let wide = tr.segment.rights & 8 != 0;
-        let code = selector_code(tr.segment.selector);
-        let (offset, bytes) = if wide {
-            (4 + 8 * cpl as u64, 6)
-        } else {
-            (2 + 4 * cpl as u64, 4)
-        };
-        if offset + bytes - 1 > tr.segment.limit as u64 {
-            return self.raise_code(vector::TS, code);
-        }
-        let at = tr.base.wrapping_add(offset);
-        let (esp, ss) = if wide {
-            (
-                self.read_system::<u32>(at)?,
-                self.read_system::<u16>(at.wrapping_add(4))?,
-            )
-        } else {
-            (
-                self.read_system::<u16>(at)? as u32,
-                self.read_system::<u16>(at.wrapping_add(2))?,
-            )
-        };
-        if ss & 0xfffc == 0 {
-            return self.raise_code(vector::TS, 0);
-        }
-        let descriptor = self.descriptor(ss, vector::TS)?;
-        if (ss & 3) as u8 != cpl || descriptor.dpl() != cpl || !descriptor.is_writable_data() {
-            return self.raise_code(vector::TS, selector_code(ss));
-        }
-        if !descriptor.present() {
-            return self.raise_code(vector::SS, selector_code(ss));
-        }
-        self.set_accessed_bit(&descriptor)?;
-        self.set_segment(seg::SS, descriptor.segment(ss), descriptor.base());
-        self.state.gpr[gpr::RSP] = esp as u64;
-        Ok(())
-    }
-
-    /// IRET with an operand size of 2, 4 or 8 bytes.
-    pub(super) fn interrupt_return(&mut self, bytes: u64) -> Result<(), Abort> {
+    /// IRET with an operand size of 2, 4 or 8 bytes; `next` is RIP behind it. A fault that is given back belongs to
+    /// the task that was returned to.
+    pub(super) fn interrupt_return(
+        &mut self,
+        bytes: u64,
+        next: u64,
+    ) -> Result<Option<Fault>, Abort> {
         if !self.state.protected() {
-            return self.interrupt_return_real(bytes);
+            return self.interrupt_return_real(bytes).map(|()| None);
         }
         if self.state.flags.vm86() {
-            log::warn!("the guest executes IRET in virtual-8086 mode, which is not supported: #GP");
-            return self.general_protection();
+            return self.return_in_vm86(bytes).map(|()| None);
         }
         if self.state.flags.other() & bits::NT != 0 {
-            if !self.state.long_mode() {
-                log::warn!("the guest executes IRET to another task, which is not supported: #GP");
+            if self.state.long_mode() {
+                return self.general_protection();
             }
-            return self.general_protection();
+            let link = self.read_system::<u16>(self.state.tr.base)?;
+            let late = self.switch_task(link, Leave::Return, next, None)?;
+            self.state.nmi_blocked = 0;
+            return Ok(late);
         }
+        self.interrupt_return_frame(bytes).map(|()| None)
+    }
+
+    fn interrupt_return_frame(&mut self, bytes: u64) -> Result<(), Abort> {
         let rip = self.peek_sized(0, bytes)?;
         let cs = self.peek_sized(bytes, bytes)? as u16;
         let rflags = self.peek_sized(2 * bytes, bytes)?;
         if !self.state.long_mode() && bytes == 4 && rflags & bits::VM != 0 && self.state.cpl == 0 {
-            log::warn!("the guest enters virtual-8086 mode, which is not supported: #GP");
-            return self.general_protection();
+            return self.return_to_vm86();
         }
+        let descriptor = self.return_code(cs)?;
         let cpl = (cs & 3) as u8;
         let outer = cpl > self.state.cpl || self.mode == decode::Mode::Bits64;
         let (rsp, ss) = if outer {
@@ -463,14 +485,13 @@ impl Cpu {
         } else {
             (0, 0)
         };
-        let descriptor = self.return_code(cs)?;
         let to64 = self.state.long_mode() && descriptor.rights() & rights::L != 0;
-        self.check_return_rip(rip, &descriptor, to64)?;
         let stack = if outer {
             self.return_stack(ss, cpl, to64)?
         } else {
             None
         };
+        self.check_return_rip(rip, &descriptor, to64)?;
         self.set_accessed_bit(&descriptor)?;
         let popped = if outer { 5 } else { 3 };
         self.release(popped * bytes);

@@ -5,7 +5,9 @@
 
 use super::cpuid::ARCH_CAPABILITIES;
 use super::state::{cr0, efer, seg};
+use super::world::World;
 use super::{Abort, Cpu};
+use crate::tick::Tick;
 
 /// Numbers of the registers that the processor has.
 pub mod index {
@@ -83,8 +85,25 @@ fn valid_types(value: u64) -> bool {
 }
 
 impl Cpu {
+    /// RDMSR (`write` is `None`) or WRMSR for a processor whose instructions run elsewhere: on hardware that left
+    /// this register to us. `None`: #GP.
+    pub fn access_msr(
+        &mut self,
+        world: &mut dyn World,
+        now: Tick,
+        msr: u32,
+        write: Option<u64>,
+    ) -> Option<u64> {
+        self.set_tick(now);
+        self.with_world(world, |cpu| match write {
+            None => cpu.read_msr(msr),
+            Some(value) => cpu.write_msr(msr, value).map(|()| value),
+        })
+        .ok()
+    }
+
     /// The time-stamp counter as RDTSC shows it, at a tick.
-    pub(super) fn tsc(&mut self, now: crate::tick::Tick) -> u64 {
+    pub(super) fn tsc(&mut self, now: Tick) -> u64 {
         let cpu = self.index;
         self.world()
             .tsc(now, cpu)
@@ -191,10 +210,7 @@ impl Cpu {
                 }
                 valid
             }
-            TSC_AUX => {
-                self.state.tsc_aux = value & 0xffff_ffff;
-                value >> 32 == 0
-            }
+            TSC_AUX if value >> 32 != 0 => false,
             _ => self.write_plain_msr(msr, value),
         };
         if valid {
@@ -219,6 +235,7 @@ impl Cpu {
             LSTAR => &mut s.lstar,
             CSTAR => &mut s.cstar,
             FMASK => &mut s.fmask,
+            TSC_AUX => &mut s.tsc_aux,
             FS_BASE => &mut s.seg_base[seg::FS],
             GS_BASE => &mut s.seg_base[seg::GS],
             KERNEL_GS_BASE => &mut s.kernel_gs_base,

@@ -2,6 +2,7 @@
 
 use super::blocks::{Block, Key};
 use super::debug::{pending, shadow};
+use super::events::Event;
 use super::flags::bits;
 use super::op::Flow;
 use super::state::activity;
@@ -21,6 +22,8 @@ pub enum Exit {
     Breakpoint,
     /// The last tick hit a watchpoint.
     Watchpoint(WatchHit),
+    /// The last tick brought an event to stop at.
+    Event(Event),
     /// The processor is halted, nothing is pending, and the world wants the caller to look around.
     Idle,
 }
@@ -30,29 +33,44 @@ impl Cpu {
     ///
     /// `pass_breakpoint` lets the instruction at the current position run although a breakpoint stands there.
     pub fn run(&mut self, world: &mut dyn World, until: Tick, pass_breakpoint: bool) -> Exit {
-        let pointer: *mut dyn World = world;
-        // SAFETY: only the lifetime changes; the pointer is cleared below, while `world` is still borrowed.
-        self.world = Some(unsafe {
-            std::mem::transmute::<*mut dyn World, *mut (dyn World + 'static)>(pointer)
-        });
         self.set_tick(self.tick());
         self.attention = true;
         self.pass_breakpoint = pass_breakpoint.then_some(self.tick());
         if self.blocks.is_full() {
             self.forget_code();
         }
-        let exit = self.run_inside(until);
-        self.world = None;
+        let exit = self.with_world(world, |cpu| cpu.run_inside(until));
         // No budget is left over: the position alone is kept.
         self.set_tick(self.tick());
         exit
+    }
+
+    /// Does something that may ask the world.
+    pub(super) fn with_world<T>(
+        &mut self,
+        world: &mut dyn World,
+        act: impl FnOnce(&mut Cpu) -> T,
+    ) -> T {
+        let pointer: *mut dyn World = world;
+        // SAFETY: only the lifetime changes; the pointer is cleared below, while `world` is still borrowed.
+        self.world = Some(unsafe {
+            std::mem::transmute::<*mut dyn World, *mut (dyn World + 'static)>(pointer)
+        });
+        let answer = act(self);
+        self.world = None;
+        answer
     }
 
     fn run_inside(&mut self, until: Tick) -> Exit {
         let mut pending = Pending::default();
         loop {
             if let Some(hit) = self.watch_hit.take() {
+                // One tick is one stop.
+                self.event_hit = None;
                 return Exit::Watchpoint(hit);
+            }
+            if let Some(event) = self.event_hit.take() {
+                return Exit::Event(event);
             }
             if self.remaining == 0 || self.attention {
                 let now = self.tick();
@@ -95,7 +113,9 @@ impl Cpu {
                 }
             }
             let flags = self.state.flags.other();
-            let exit = if self.state.shadow != 0 || flags & bits::TF != 0 {
+            let alone =
+                self.state.shadow != 0 || flags & bits::TF != 0 || self.code_limit_is_near();
+            let exit = if alone {
                 self.step()
             } else if flags & bits::RF != 0 {
                 self.resume()
@@ -108,6 +128,16 @@ impl Cpu {
             if self.blocks.is_full() {
                 self.forget_code();
             }
+        }
+    }
+
+    /// Whether blocks could run past the end of the code segment: then each instruction is looked at by itself.
+    fn code_limit_is_near(&self) -> bool {
+        let limit = self.state.seg[super::state::seg::CS].limit;
+        match self.mode {
+            super::decode::Mode::Bits64 => false,
+            super::decode::Mode::Bits32 => limit != u32::MAX,
+            super::decode::Mode::Bits16 => limit < 0xffff,
         }
     }
 
@@ -164,7 +194,9 @@ impl Cpu {
 
     fn deliver_interrupt(&mut self, vector: u8) {
         self.state.activity = activity::RUNNING;
+        let rip = self.linear_rip();
         self.deliver_external(vector);
+        self.event(rip, Event::Interrupt { vector });
         self.remaining -= 1;
     }
 
@@ -204,7 +236,28 @@ impl Cpu {
             physical,
             mode: self.mode,
             single,
+            limited: self.mode != super::decode::Mode::Bits64
+                && self.state.seg[super::state::seg::CS].limit != u32::MAX,
         };
+        let block = self.block_of(key, rip, linear)?;
+        if key.limited {
+            // SAFETY: just found.
+            let last = rip + unsafe { (*block).bytes } as u64 - 1;
+            if last > self.state.seg[super::state::seg::CS].limit as u64 {
+                // Up to the limit by single instructions; one that crosses it faults.
+                return if single {
+                    self.general_protection()
+                } else {
+                    self.find_block_unnoted(true)
+                };
+            }
+        }
+        Ok(block)
+    }
+
+    /// The block of a key, from the cache or newly made.
+    fn block_of(&mut self, key: Key, rip: u64, linear: u64) -> Result<*const Block, Abort> {
+        let single = key.single;
         if let Some(block) = self.blocks.get(&key) {
             // SAFETY: the cache gives live blocks.
             let second = unsafe { (*block).second };
@@ -321,6 +374,7 @@ impl Cpu {
         let target = unsafe { &*to };
         let same_page = (start ^ self.state.rip()) & !0xfff == 0;
         if same_page
+            && !from.key.limited
             && from.second.is_none()
             && target.second.is_none()
             && target.key.physical & !0xfff == from.key.physical & !0xfff
@@ -339,13 +393,13 @@ impl Cpu {
         (op.offset as u64, op.flags)
     }
 
-    /// Sets RIP, cut to the size of the code segment.
+    /// Sets RIP, cut to 32 bits outside 64-bit mode.
     #[inline(always)]
     pub(super) fn set_rip_masked(&mut self, rip: u64) {
         let rip = match self.mode {
             super::decode::Mode::Bits64 => rip,
-            super::decode::Mode::Bits32 => rip & 0xffff_ffff,
-            super::decode::Mode::Bits16 => rip & 0xffff,
+            // 16-bit code goes on behind FFFFh, if its segment does; only branches are cut to their operand size.
+            super::decode::Mode::Bits32 | super::decode::Mode::Bits16 => rip & 0xffff_ffff,
         };
         self.state.set_rip(rip);
     }
@@ -391,6 +445,7 @@ impl Cpu {
         let traps = self.state.pending_trap;
         self.after_stack_load = self.state.shadow == shadow::STACK;
         self.step_trap_lost = false;
+        self.event_at.0 = self.linear_rip();
         self.state.shadow = 0;
         let Ok(block) = self.find_block(true) else {
             return self.after_abort(std::ptr::null());
@@ -400,6 +455,12 @@ impl Cpu {
         // SAFETY: as in `run_blocks`.
         let current = unsafe { &*block };
         let first = unsafe { &*current.first };
+        if self.mode != super::decode::Mode::Bits64 {
+            let last = self.state.rip() + current.bytes as u64 - 1;
+            if self.check_code_limit(last).is_err() {
+                return self.after_abort(std::ptr::null());
+            }
+        }
         let flow = (first.handler.get())(self, first);
         self.after_stack_load = false;
         match flow {
@@ -461,6 +522,8 @@ impl Cpu {
             // The fetch of the next block faults, but the budget is used up: it will fault again.
             return None;
         }
+        // What the instruction did before it faulted is undone: it accessed nothing.
+        self.watch_hit = None;
         self.deliver_fault(fault);
         self.remaining -= 1;
         self.attention = true;

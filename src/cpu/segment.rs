@@ -1,6 +1,7 @@
 //! Segmentation: descriptors, selectors, limit and type checks (SDM volume 3, chapters 3 and 5).
 
 use super::decode::Mode;
+use super::op::{Op, op_flags};
 use super::state::{Segment, SystemSegment, rights, seg};
 use super::{Abort, Cpu, vector};
 
@@ -126,10 +127,27 @@ impl Cpu {
                 return Ok(base.wrapping_add(offset) & 0xffff_ffff);
             }
         }
-        if last > limit {
+        if last > limit && limit < 0xffff_ffff {
             return self.raise_code(fail, 0);
         }
         Ok(base.wrapping_add(offset) & 0xffff_ffff)
+    }
+
+    /// Linear address of `bytes` bytes within the memory operand, `skip` behind its start, with all checks: for
+    /// instructions whose parts are checked by themselves (`decode::prepare_address` leaves them alone).
+    pub(super) fn part_address(
+        &mut self,
+        op: &Op,
+        skip: u64,
+        bytes: usize,
+        write: bool,
+    ) -> Result<u64, Abort> {
+        let mut offset = self.effective_address(op).wrapping_add(skip);
+        if self.mode != Mode::Bits64 {
+            let wide = !op.has(op_flags::ADDRESS16);
+            offset &= if wide { 0xffff_ffff } else { 0xffff };
+        }
+        self.segment_address(op.seg as usize, offset, bytes, write)
     }
 
     /// Raises #GP where RIP lies outside the code segment (not in 64-bit mode).
@@ -248,7 +266,8 @@ impl Cpu {
         }
     }
 
-    fn load_segment_real(&mut self, register: usize, selector: u16) {
+    /// Loads a segment register as in real mode, or as in virtual-8086 mode where VM is set.
+    pub(super) fn load_segment_real(&mut self, register: usize, selector: u16) {
         let vm86 = self.state.flags.vm86();
         let segment = &mut self.state.seg[register];
         segment.selector = selector;
@@ -281,13 +300,34 @@ impl Cpu {
         let descriptor = self.descriptor(selector, fail)?;
         let mut base = descriptor.base();
         if self.state.long_mode() {
-            if (selector & 0xfff8) as u64 + 15 > self.state.gdtr.limit {
-                return self.raise_code(fail, selector_code(selector));
-            }
-            let high = self.read_system::<u64>(descriptor.address.wrapping_add(8))?;
-            base |= high << 32;
+            base |= self.descriptor_high(&descriptor, fail)? << 32;
         }
         Ok((descriptor, base))
+    }
+
+    /// The upper half of a 16-byte descriptor of long mode.
+    pub(super) fn descriptor_high(
+        &mut self,
+        descriptor: &Descriptor,
+        fail: u8,
+    ) -> Result<u64, Abort> {
+        let limit = if descriptor.selector & 4 == 0 {
+            self.state.gdtr.limit
+        } else {
+            self.state.ldtr.segment.limit as u64
+        };
+        if (descriptor.selector & 0xfff8) as u64 + 15 > limit {
+            return self.raise_code(fail, selector_code(descriptor.selector));
+        }
+        self.read_system::<u64>(descriptor.address.wrapping_add(8))
+    }
+
+    /// Raises #GP where the base of a descriptor that LLDT or LTR loads is no address.
+    fn check_base(&mut self, selector: u16, base: u64) -> Result<(), Abort> {
+        if self.state.long_mode() && ((base << 16) as i64 >> 16) as u64 != base {
+            return self.raise_code(vector::GP, selector_code(selector));
+        }
+        Ok(())
     }
 
     /// LLDT.
@@ -311,6 +351,7 @@ impl Cpu {
         if !descriptor.present() {
             return self.raise_code(vector::NP, selector_code(selector));
         }
+        self.check_base(selector, base)?;
         let segment = Segment {
             limit: descriptor.limit(),
             rights: descriptor.rights(),
@@ -337,6 +378,7 @@ impl Cpu {
         if !descriptor.present() {
             return self.raise_code(vector::NP, selector_code(selector));
         }
+        self.check_base(selector, base)?;
         let busy = (descriptor.raw >> 40) as u8 | 2;
         self.write_system::<u8>(descriptor.address.wrapping_add(5), busy)?;
         let segment = Segment {

@@ -378,6 +378,11 @@ impl State {
         self.cr0 & cr0::PE != 0
     }
 
+    /// Whether the running task is nested in another (EFLAGS.NT).
+    pub fn nt(&self) -> bool {
+        self.flags.other() & super::flags::bits::NT != 0
+    }
+
     /// The state with its lazy flags in the one canonical form, so that equal states have equal bytes.
     pub fn canonical(&self) -> State {
         let mut s = *self;

@@ -6,5 +6,5 @@ pub mod initramfs;
 pub mod own_kernel;
 pub mod symbols;
 
-pub use debian::{DebianKernel, debian_kernel};
+pub use debian::{DebianKernel, Flavour, debian_kernel, debian_kernel_of};
 pub use initramfs::initramfs;

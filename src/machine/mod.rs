@@ -4,6 +4,7 @@
 //! whole machine.
 
 pub mod boot;
+pub mod compare;
 mod digest;
 mod entry;
 pub mod outputs;

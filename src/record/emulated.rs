@@ -1,6 +1,7 @@
 //! The emulating recorder: the engine runs with live devices, and everything is written down.
 
 use super::console::Console;
+use super::keeper::{Keeper, Nothing};
 use super::live::{Live, Random};
 use super::recorder::Recorder;
 use crate::cpu::cpuid::CpuModel;
@@ -100,12 +101,16 @@ pub struct Prepared {
 
 /// Loads the kernel into a new machine.
 pub fn prepare(plan: &Plan) -> Result<Prepared, RecordError> {
+    prepare_as(plan, CpuModel::new(plan.cpu))
+}
+
+/// The same with a processor of somebody's choice.
+pub(super) fn prepare_as(plan: &Plan, model: CpuModel) -> Result<Prepared, RecordError> {
     let board_config = BoardConfig {
         cpus: 1,
         ram_bytes: plan.ram_bytes,
         rtc_epoch_s: plan.rtc_epoch_s,
     };
-    let model = CpuModel::new(plan.cpu);
     let mut machine = Machine::new(plan.ram_bytes, model.clone())?;
     let layout = boot::Layout {
         ram_bytes: plan.ram_bytes,
@@ -127,7 +132,8 @@ pub fn prepare(plan: &Plan) -> Result<Prepared, RecordError> {
     })
 }
 
-fn config(plan: &Plan, prepared: &Prepared) -> MachineConfig {
+/// What the header of a recording says.
+pub(super) fn config(plan: &Plan, prepared: &Prepared) -> MachineConfig {
     MachineConfig {
         ram_bytes: plan.ram_bytes,
         cpus: 1,
@@ -157,6 +163,8 @@ fn config(plan: &Plan, prepared: &Prepared) -> MachineConfig {
         identity: Identity(plan.identity),
         digest_distance_ticks: DIGEST_DISTANCE,
         ns_per_tick: NS_PER_TICK,
+        untimed: false,
+        statistics: Default::default(),
     }
 }
 
@@ -165,23 +173,26 @@ pub fn record(
     plan: &Plan,
     path: &Path,
     console: Box<dyn Console>,
+    progress: impl FnMut(Tick, GuestNs, u64),
+) -> Result<Outcome, RecordError> {
+    record_kept(plan, path, console, &mut Nothing, progress)
+}
+
+/// Records a run into a file, and lets somebody keep states of the machine on the way.
+pub fn record_kept(
+    plan: &Plan,
+    path: &Path,
+    console: Box<dyn Console>,
+    keeper: &mut dyn Keeper,
     mut progress: impl FnMut(Tick, GuestNs, u64),
 ) -> Result<Outcome, RecordError> {
     let mut prepared = prepare(plan)?;
-    let mut writer = Writer::create(path, &config(plan, &prepared))?;
+    let config = config(plan, &prepared);
+    let mut writer = Writer::create(path, &config)?;
     let started = Instant::now();
     let machine = &mut prepared.machine;
-    {
-        let memory = &machine.cpu.memory;
-        let numbers: Vec<u64> = (0..memory.pages())
-            .map(|page| memory.page_address(page) >> 12)
-            .collect();
-        writer.ram(numbers, |number, out| {
-            memory.read(number << 12, out);
-        })?;
-    }
-    writer.state(STATE_VERSION, &machine.save())?;
-    machine.cpu.take_dirty();
+    let pages = write_start(&mut writer, machine, STATE_VERSION)?;
+    keeper.begin(path, &config, machine, &pages);
     let mut world = Recorder::new(live(plan, prepared.board, console), writer);
     let mut next_digest = DIGEST_DISTANCE;
     loop {
@@ -204,6 +215,7 @@ pub fn record(
             Exit::Tick if now == next_digest => {
                 let digest = machine.digest();
                 world.digest(now, &digest);
+                keeper.keep(machine, &digest.changed, &world.standing(now));
                 next_digest += DIGEST_DISTANCE;
             }
             _ => {}
@@ -214,9 +226,11 @@ pub fn record(
     let reason = world.live.end().cloned().unwrap_or(EndReason::Halted);
     let last = machine.digest();
     world.digest(ticks, &last);
+    keeper.keep(machine, &last.changed, &world.standing(ticks));
     let wall = started.elapsed();
     let events = world.events();
     world.finish(ticks, reason.clone(), guest_ns, wall.as_millis() as u64)?;
+    keeper.finish(ticks);
     let bytes = std::fs::metadata(path).map(|m| m.len()).unwrap_or(0);
     Ok(Outcome {
         ticks,
@@ -226,6 +240,27 @@ pub fn record(
         bytes,
         wall,
     })
+}
+
+/// Writes what a machine is at the start of its recording. Gives the pages of RAM that are not zero.
+pub(super) fn write_start(
+    writer: &mut Writer,
+    machine: &mut Machine,
+    state_version: u32,
+) -> Result<Vec<u32>, TraceError> {
+    let memory = &machine.cpu.memory;
+    // What loading did not write is zero, and is better not looked at: a page that is read takes memory.
+    let mut numbers: Vec<u64> = memory
+        .dirty()
+        .iter()
+        .map(|&page| memory.page_address(page as usize) >> 12)
+        .collect();
+    numbers.sort_unstable();
+    writer.ram(numbers, |number, out| {
+        memory.read(number << 12, out);
+    })?;
+    writer.state(state_version, &machine.save())?;
+    Ok(machine.cpu.take_dirty())
 }
 
 /// Runs the same guest in the same engine without recording anything: what recording is compared with.
@@ -260,7 +295,7 @@ pub fn run_unrecorded(plan: &Plan, console: Box<dyn Console>) -> Result<Outcome,
 }
 
 /// The live world with its limit of guest time; the limit of ticks is where the machine is run to.
-fn live(plan: &Plan, board: Board, console: Box<dyn Console>) -> Live {
+pub(super) fn live(plan: &Plan, board: Board, console: Box<dyn Console>) -> Live {
     let mut live = Live::new(board, console, plan.random);
     if let Some(guest_ns) = plan.guest_ns_max {
         live.set_limit(guest_ns);

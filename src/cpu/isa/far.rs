@@ -1,21 +1,21 @@
 //! Far transfers and system calls: JMP, CALL, RET far; INT, INT3, INTO, INT1; IRET; SYSCALL, SYSRET, SYSENTER,
-//! SYSEXIT.
-//!
-//! Task switches are not supported and raise #GP with one line in the log; call gates are for 32-bit
-//! protected mode and long mode.
+//! SYSEXIT. What selectors lead to in protected mode is in `cpu/transfer.rs`, delivery and IRET in
+//! `cpu/exceptions.rs`.
 
 use super::{Lowered, ending, width};
 use crate::cpu::debug::pending;
 use crate::cpu::decode::{Context, Mode};
+use crate::cpu::events::Event;
+use crate::cpu::exceptions::Source;
 use crate::cpu::flags::bits;
 use crate::cpu::op::{Flow, Op, op_flags};
-use crate::cpu::segment::{Descriptor, selector_code};
 use crate::cpu::state::{Segment, efer, gpr, rights, seg};
-use crate::cpu::{Abort, AbortReason, Cpu, vector};
+use crate::cpu::transfer::Transfer;
+use crate::cpu::{Abort, AbortReason, Cpu, Fault, vector};
 use iced_x86::{Code, Mnemonic};
 
-const CALL_GATE16: u8 = 4;
-const CALL_GATE32: u8 = 12;
+/// The vector of 32-bit system calls in Linux.
+const LINUX_GATE: u8 = 0x80;
 
 /// Chooses handlers. `aux` is the operand size in bytes.
 pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
@@ -98,188 +98,61 @@ fn real(cpu: &Cpu) -> bool {
 }
 
 fn jmp_far(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
-    let (selector, offset) = far_target(cpu, op)?;
-    if real(cpu) {
-        if offset > cpu.state.seg[seg::CS].limit as u64 {
-            return cpu.general_protection();
-        }
-        cpu.load_code_real(selector);
-        cpu.state.set_rip(offset);
-    } else {
-        let (descriptor, offset) = transfer_target(cpu, selector, offset)?;
-        let same = check_same_level(cpu, &descriptor)?;
-        enter_same_level(cpu, &descriptor, same, offset)?;
-    }
-    cpu.update_mode();
-    Ok(Flow::Attention)
-}
-
-/// Follows a call gate; refuses what is no code segment. Gives the code segment and the offset in it.
-fn transfer_target(cpu: &mut Cpu, selector: u16, offset: u64) -> Result<(Descriptor, u64), Abort> {
-    if selector & 0xfffc == 0 {
-        return cpu.general_protection();
-    }
-    let descriptor = cpu.descriptor(selector, vector::GP)?;
-    if descriptor.is_segment() {
-        return Ok((descriptor, offset));
-    }
-    let code = selector_code(selector);
-    let kind = descriptor.system_type();
-    let gate = kind == CALL_GATE32 || kind == CALL_GATE16 && !cpu.state.long_mode();
-    if !gate {
-        if matches!(kind, 1 | 5 | 9) && !cpu.state.long_mode() {
-            log::warn!("the guest switches tasks in hardware, which is not supported: #GP");
-        }
-        return cpu.raise_code(vector::GP, code);
-    }
-    if descriptor.dpl() < cpu.state.cpl || descriptor.dpl() < (selector & 3) as u8 {
-        return cpu.raise_code(vector::GP, code);
-    }
-    if !descriptor.present() {
-        return cpu.raise_code(vector::NP, code);
-    }
-    let mut offset = descriptor.raw & 0xffff;
-    if kind == CALL_GATE32 {
-        offset |= descriptor.raw >> 32 & 0xffff_0000;
-    }
-    if cpu.state.long_mode() {
-        let (_, high) = cpu.system_descriptor(selector, vector::GP)?;
-        offset |= high & 0xffff_ffff_0000_0000;
-    }
-    let target = (descriptor.raw >> 16) as u16;
-    if target & 0xfffc == 0 {
-        return cpu.general_protection();
-    }
-    Ok((cpu.descriptor(target, vector::GP)?, offset))
-}
-
-/// Checks a transfer that stays at its privilege level. Gives the selector with the right RPL.
-fn check_same_level(cpu: &mut Cpu, descriptor: &Descriptor) -> Result<u16, Abort> {
-    let code = selector_code(descriptor.selector);
-    let rpl = (descriptor.selector & 3) as u8;
-    let cpl = cpu.state.cpl;
-    let permitted = if descriptor.is_conforming() {
-        descriptor.dpl() <= cpl
-    } else {
-        rpl <= cpl && descriptor.dpl() == cpl
-    };
-    let both = rights::L | rights::DB;
-    let bad_size = cpu.state.long_mode() && descriptor.rights() & both == both;
-    if !descriptor.is_code() || !permitted || bad_size {
-        return cpu.raise_code(vector::GP, code);
-    }
-    if !descriptor.present() {
-        return cpu.raise_code(vector::NP, code);
-    }
-    Ok(descriptor.selector & 0xfffc | cpl as u16)
-}
-
-fn enter_same_level(
-    cpu: &mut Cpu,
-    descriptor: &Descriptor,
-    selector: u16,
-    offset: u64,
-) -> Result<(), Abort> {
-    let to64 = cpu.state.long_mode() && descriptor.rights() & rights::L != 0;
-    cpu.check_return_rip(offset, descriptor, to64)?;
-    cpu.set_accessed_bit(descriptor)?;
-    cpu.set_segment(
-        seg::CS,
-        descriptor.segment(selector),
-        if to64 { 0 } else { descriptor.base() },
-    );
-    cpu.state.set_rip(offset);
-    Ok(())
-}
-
-fn push_sized(cpu: &mut Cpu, bytes: u8, value: u64) -> Result<(), Abort> {
-    match bytes {
-        2 => cpu.push::<u16>(value as u16),
-        4 => cpu.push::<u32>(value as u32),
-        _ => cpu.push::<u64>(value),
-    }
+    far(cpu, op, None)
 }
 
 fn call_far(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    far(cpu, op, Some(op.aux))
+}
+
+fn far(cpu: &mut Cpu, op: &Op, call: Option<u8>) -> Result<Flow, Abort> {
     let (selector, offset) = far_target(cpu, op)?;
-    let back = (
-        cpu.state.seg[seg::CS].selector as u64,
-        cpu.return_address(op),
-    );
     let saved = cpu.state;
-    let result = call_far_inside(cpu, op, selector, offset, back);
-    if result.is_err() {
-        cpu.state = saved;
-    }
-    cpu.update_mode();
-    result.map(|()| Flow::Attention)
-}
-
-fn call_far_inside(
-    cpu: &mut Cpu,
-    op: &Op,
-    selector: u16,
-    offset: u64,
-    back: (u64, u64),
-) -> Result<(), Abort> {
-    if real(cpu) {
-        push_sized(cpu, op.aux, back.0)?;
-        push_sized(cpu, op.aux, back.1)?;
-        if offset > cpu.state.seg[seg::CS].limit as u64 {
-            return cpu.general_protection();
+    let how = Transfer {
+        call,
+        next: cpu.return_address(op),
+    };
+    let result = if real(cpu) {
+        far_real(cpu, selector, offset, how).map(|()| None)
+    } else {
+        cpu.far_transfer(selector, offset, how)
+    };
+    match result {
+        Ok(late) => {
+            cpu.update_mode();
+            deliver_late(cpu, late);
+            Ok(Flow::Attention)
         }
-        cpu.load_code_real(selector);
-        cpu.state.set_rip(offset);
-        return Ok(());
+        Err(abort) => {
+            cpu.state = saved;
+            cpu.update_mode();
+            Err(abort)
+        }
     }
-    let (descriptor, offset) = transfer_target(cpu, selector, offset)?;
-    let through_gate = descriptor.selector != selector;
-    let inner = !descriptor.is_conforming() && descriptor.dpl() < cpu.state.cpl;
-    if through_gate && inner {
-        return call_inner(cpu, op, &descriptor, offset, back);
-    }
-    let same = check_same_level(cpu, &descriptor)?;
-    push_sized(cpu, op.aux, back.0)?;
-    push_sized(cpu, op.aux, back.1)?;
-    enter_same_level(cpu, &descriptor, same, offset)
 }
 
-/// CALL through a gate to an inner privilege level.
-fn call_inner(
-    cpu: &mut Cpu,
-    op: &Op,
-    code: &Descriptor,
-    offset: u64,
-    back: (u64, u64),
-) -> Result<(), Abort> {
-    if cpu.state.long_mode() {
-        log::warn!(
-            "the guest calls an inner level through a gate in long mode, which is not supported: #GP"
-        );
+/// What goes wrong in a task that was switched to belongs to the tick of the switch.
+fn deliver_late(cpu: &mut Cpu, late: Option<Fault>) {
+    if let Some(fault) = late {
+        cpu.deliver_fault(fault);
+    }
+}
+
+fn far_real(cpu: &mut Cpu, selector: u16, offset: u64, how: Transfer) -> Result<(), Abort> {
+    if let Some(bytes) = how.call {
+        cpu.check_stack_room(2, bytes as usize, 0)?;
+    }
+    if offset > cpu.state.seg[seg::CS].limit as u64 {
         return cpu.general_protection();
     }
-    if !code.is_code() || !code.present() {
-        return cpu.raise_code(
-            if code.is_code() {
-                vector::NP
-            } else {
-                vector::GP
-            },
-            selector_code(code.selector),
-        );
+    if let Some(bytes) = how.call {
+        let old = cpu.state.seg[seg::CS].selector as u64;
+        cpu.push_sized(bytes, old)?;
+        cpu.push_sized(bytes, how.next)?;
     }
-    let old = (
-        cpu.state.seg[seg::SS].selector as u64,
-        cpu.state.gpr[gpr::RSP],
-    );
-    let cpl = code.dpl();
-    cpu.switch_stack32(cpl)?;
-    cpu.state.cpl = cpl;
-    cpu.update_access();
-    for value in [old.0, old.1, back.0, back.1] {
-        push_sized(cpu, op.aux, value)?;
-    }
-    enter_same_level(cpu, code, code.selector & 0xfffc | cpl as u16, offset)
+    cpu.load_code_real(selector);
+    cpu.state.set_rip(offset);
+    Ok(())
 }
 
 fn ret_far(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
@@ -299,7 +172,6 @@ fn ret_far(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     }
     let descriptor = cpu.return_code(cs)?;
     let to64 = cpu.state.long_mode() && descriptor.rights() & rights::L != 0;
-    cpu.check_return_rip(rip, &descriptor, to64)?;
     let cpl = (cs & 3) as u8;
     let outer = cpl > cpu.state.cpl;
     let stack = if outer {
@@ -309,6 +181,7 @@ fn ret_far(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     } else {
         None
     };
+    cpu.check_return_rip(rip, &descriptor, to64)?;
     cpu.set_accessed_bit(&descriptor)?;
     cpu.release(2 * bytes + extra);
     cpu.state.cpl = cpl;
@@ -329,30 +202,67 @@ fn ret_far(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
 }
 
 fn iret(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
-    let result = cpu.interrupt_return(op.aux as u64);
-    if result.is_err() && cpu.abort != AbortReason::NeedsStep {
-        // Even one that faults lets NMIs in again (SDM volume 3, 6.7.1).
-        cpu.state.nmi_blocked = 0;
+    let (at, cpl) = (cpu.linear_of(op), cpu.state.cpl);
+    let next = cpu.return_address(op);
+    let saved = cpu.state.nt().then_some(cpu.state);
+    match cpu.interrupt_return(op.aux as u64, next) {
+        Ok(late) => {
+            if cpl != 3 && cpu.state.cpl == 3 {
+                cpu.event(at, Event::UserReturn);
+            }
+            deliver_late(cpu, late);
+            Ok(Flow::Attention)
+        }
+        Err(abort) => {
+            // Only a task switch fails after it has begun.
+            if let Some(saved) = saved {
+                cpu.state = saved;
+                cpu.update_mode();
+            }
+            if cpu.abort != AbortReason::NeedsStep {
+                // Even one that faults lets NMIs in again (SDM volume 3, 6.7.1).
+                cpu.state.nmi_blocked = 0;
+            }
+            Err(abort)
+        }
     }
-    result.map(|()| Flow::Attention)
+}
+
+/// An instruction that goes through the IDT.
+fn interrupt(cpu: &mut Cpu, op: &Op, vector: u8, source: Source) -> Result<Flow, Abort> {
+    let (at, cpl) = (cpu.linear_of(op), cpu.state.cpl);
+    let back = cpu.return_address(op);
+    cpu.event_at.0 = at;
+    cpu.software_interrupt(vector, back, source)?;
+    let event = match vector {
+        LINUX_GATE if cpl == 3 => Event::SystemCall {
+            number: cpu.state.gpr[gpr::RAX] & 0xffff_ffff,
+            wide: false,
+        },
+        _ => Event::Exception {
+            vector,
+            code: None,
+            address: 0,
+        },
+    };
+    cpu.event(at, event);
+    Ok(Flow::Attention)
 }
 
 fn int_n(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
-    let back = cpu.return_address(op);
-    cpu.software_interrupt(op.imm as u8, back)?;
-    Ok(Flow::Attention)
+    // INT3 and INTO do not depend on IOPL.
+    if cpu.state.protected() && cpu.state.flags.vm86() && cpu.state.flags.iopl() < 3 {
+        return cpu.general_protection();
+    }
+    interrupt(cpu, op, op.imm as u8, Source::Software)
 }
 
 fn int3(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
-    let back = cpu.return_address(op);
-    cpu.software_interrupt(vector::BP, back)?;
-    Ok(Flow::Attention)
+    interrupt(cpu, op, vector::BP, Source::Software)
 }
 
 fn int1(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
-    let back = cpu.return_address(op);
-    cpu.debug_interrupt(back)?;
-    Ok(Flow::Attention)
+    interrupt(cpu, op, vector::DB, Source::PrivilegedSoftware)
 }
 
 fn into(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
@@ -360,9 +270,7 @@ fn into(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
         cpu.advance(op);
         return Ok(Flow::Indirect);
     }
-    let back = cpu.return_address(op);
-    cpu.software_interrupt(vector::OF, back)?;
-    Ok(Flow::Attention)
+    interrupt(cpu, op, vector::OF, Source::Software)
 }
 
 /// A flat segment as the system-call instructions load it, without looking at any descriptor.
@@ -387,13 +295,19 @@ fn syscall(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     if cpu.state.efer & efer::SCE == 0 || !cpu.state.protected() || elsewhere {
         return cpu.undefined();
     }
+    let at = cpu.linear_of(op);
+    let number = cpu.state.gpr[gpr::RAX];
     let back = cpu.return_address(op);
     cpu.state.gpr[gpr::RCX] = back;
+    // Compatibility mode's numbers are those of the 32-bit ABI.
+    let wide = cpu.mode == Mode::Bits64;
     if !long {
-        return Ok(syscall_legacy(cpu));
+        syscall_legacy(cpu);
+        cpu.event(at, Event::SystemCall { number, wide });
+        return Ok(Flow::Attention);
     }
     cpu.state.gpr[gpr::R11] = cpu.state.rflags() & !bits::RF;
-    let target = if cpu.mode == Mode::Bits64 {
+    let target = if wide {
         cpu.state.lstar
     } else {
         cpu.state.cstar
@@ -405,14 +319,15 @@ fn syscall(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     cpu.step_trap_lost = rflags & bits::TF == 0;
     let selector = (cpu.state.star >> 32) as u16 & 0xfffc;
     cpu.set_segment(seg::CS, flat(selector, true, true, 0), 0);
-    cpu.set_segment(seg::SS, flat(selector + 8, false, false, 0), 0);
+    cpu.set_segment(seg::SS, flat(selector.wrapping_add(8), false, false, 0), 0);
     cpu.state.cpl = 0;
     cpu.update_mode();
+    cpu.event(at, Event::SystemCall { number, wide });
     Ok(Flow::Attention)
 }
 
 /// SYSCALL outside of long mode: AMD only (APM volume 3, SYSCALL).
-fn syscall_legacy(cpu: &mut Cpu) -> Flow {
+fn syscall_legacy(cpu: &mut Cpu) {
     let star = cpu.state.star;
     cpu.state.set_rip(star & 0xffff_ffff);
     let cleared = bits::IF | bits::RF | bits::VM;
@@ -422,11 +337,11 @@ fn syscall_legacy(cpu: &mut Cpu) -> Flow {
     cpu.set_segment(seg::SS, flat(selector.wrapping_add(8), false, false, 0), 0);
     cpu.state.cpl = 0;
     cpu.update_mode();
-    Flow::Attention
 }
 
 /// SYSRET outside of 64-bit mode: AMD only (APM volume 3, SYSRET). In long mode it takes its flags from R11.
-fn sysret_legacy(cpu: &mut Cpu) -> Result<Flow, Abort> {
+fn sysret_legacy(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    let at = cpu.linear_of(op);
     if cpu.state.cpl != 0 {
         return cpu.general_protection();
     }
@@ -443,6 +358,7 @@ fn sysret_legacy(cpu: &mut Cpu) -> Result<Flow, Abort> {
     cpu.state.seg[seg::SS].selector = base.wrapping_add(8) | 3;
     cpu.state.cpl = 3;
     cpu.update_mode();
+    cpu.event(at, Event::UserReturn);
     Ok(Flow::Attention)
 }
 
@@ -452,7 +368,7 @@ fn sysret(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
         return cpu.undefined();
     }
     if cpu.mode != Mode::Bits64 {
-        return sysret_legacy(cpu);
+        return sysret_legacy(cpu, op);
     }
     let target = cpu.state.gpr[gpr::RCX];
     let long = op.aux == 8;
@@ -461,6 +377,7 @@ fn sysret(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     if cpu.state.cpl != 0 || long && !canonical && !cpu.features.amd {
         return cpu.general_protection();
     }
+    let at = cpu.linear_of(op);
     cpu.state
         .set_rip(if long { target } else { target & 0xffff_ffff });
     let permitted = bits::ALL & !(bits::RF | bits::VM);
@@ -483,6 +400,7 @@ fn sysret(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     }
     cpu.state.cpl = 3;
     cpu.update_mode();
+    cpu.event(at, Event::UserReturn);
     Ok(Flow::Attention)
 }
 
@@ -495,13 +413,14 @@ fn check_sysenter(cpu: &mut Cpu) -> Result<(), Abort> {
     }
 }
 
-fn sysenter(cpu: &mut Cpu, _op: &Op) -> Result<Flow, Abort> {
+fn sysenter(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     check_sysenter(cpu)?;
     let [cs, esp, eip] = cpu.state.sysenter;
     if !cpu.state.protected() || cs & 0xfffc == 0 {
         return cpu.general_protection();
     }
     let long = cpu.state.long_mode();
+    let (at, cpl) = (cpu.linear_of(op), cpu.state.cpl);
     cpu.state
         .flags
         .set_other(bits::VM | bits::IF | bits::RF, false);
@@ -513,6 +432,16 @@ fn sysenter(cpu: &mut Cpu, _op: &Op) -> Result<Flow, Abort> {
         .set_rip(if long { eip } else { eip & 0xffff_ffff });
     cpu.state.cpl = 0;
     cpu.update_mode();
+    if cpl == 3 {
+        let number = cpu.state.gpr[gpr::RAX] & 0xffff_ffff;
+        cpu.event(
+            at,
+            Event::SystemCall {
+                number,
+                wide: false,
+            },
+        );
+    }
     Ok(Flow::Attention)
 }
 
@@ -528,6 +457,7 @@ fn sysexit(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     if long && !(canonical(rip) && canonical(rsp)) {
         return cpu.general_protection();
     }
+    let at = cpu.linear_of(op);
     let mask = if long { u64::MAX } else { 0xffff_ffff };
     let base = cs as u16;
     let code = base.wrapping_add(if long { 32 } else { 16 }) | 3;
@@ -537,5 +467,6 @@ fn sysexit(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     cpu.state.set_rip(rip & mask);
     cpu.state.cpl = 3;
     cpu.update_mode();
+    cpu.event(at, Event::UserReturn);
     Ok(Flow::Attention)
 }

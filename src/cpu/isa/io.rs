@@ -47,7 +47,9 @@ fn check_port(cpu: &mut Cpu, port: u16, bytes: u8) -> Result<(), Abort> {
         return Ok(());
     }
     let limit = cpu.state.tr.segment.limit as u64;
-    if limit < IO_MAP_BASE + 1 {
+    // A 16-bit task-state segment has no map.
+    let wide = cpu.state.tr.segment.rights & 8 != 0;
+    if !wide || limit < IO_MAP_BASE + 1 {
         return cpu.general_protection();
     }
     let base = cpu.state.tr.base;
@@ -141,7 +143,7 @@ fn ins(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     let bytes = op.aux as usize;
     let to = cpu.string_address(op, gpr::RDI, seg::ES, bytes, true)?;
     // The store must be sure to succeed before the port is read.
-    if cpu.tlb.store(cpu.access, to, bytes).is_none() && !cpu.stepping {
+    if cpu.tlb.stores(cpu.access, to, bytes).is_none() && !cpu.stepping {
         return cpu.abort_with(crate::cpu::AbortReason::NeedsStep);
     }
     cpu.check_write(to, bytes)?;

@@ -15,7 +15,7 @@ mod muldiv;
 mod shift;
 mod stack;
 mod string;
-mod system;
+pub(in crate::cpu) mod system;
 mod transfer;
 mod vector;
 pub(in crate::cpu) mod x87;
@@ -25,7 +25,7 @@ pub use fuse::fuse;
 use super::decode::Context;
 use super::op::{self, Flow, Handler, Op};
 use super::{Abort, Cpu};
-use iced_x86::OpKind;
+use iced_x86::{EncodingKind, OpKind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How an instruction takes part in a block.
@@ -217,7 +217,12 @@ pub fn lower(context: &Context, op: &mut Op) -> Lowered {
     if context.insn.is_invalid() {
         return Lowered::Ending(op::ending(undefined));
     }
-    let allowed = context.features.allow(context.insn);
+    // AMD's XOP has instructions of the same names.
+    let encoded = matches!(
+        context.insn.encoding(),
+        EncodingKind::Legacy | EncodingKind::VEX
+    );
+    let allowed = encoded && context.features.allow(context.insn);
     allowed
         .then(|| handler(context, op))
         .flatten()

@@ -176,7 +176,7 @@ impl StringOperation for Movs {
         }
         let (Some(source), Some(target)) = (
             cpu.tlb.load(cpu.access, from, bytes),
-            cpu.tlb.store(cpu.access, to, bytes),
+            cpu.tlb.store_bulk(cpu.access, to, bytes),
         ) else {
             return 0;
         };
@@ -235,7 +235,7 @@ impl StringOperation for Stos {
         if n < 2 {
             return 0;
         }
-        let Some(target) = cpu.tlb.store(cpu.access, to, bytes) else {
+        let Some(target) = cpu.tlb.store_bulk(cpu.access, to, bytes) else {
             return 0;
         };
         let value = cpu.reg::<W>(ACCUMULATOR);

@@ -5,12 +5,13 @@
 
 use super::{Lowered, alone, by_wide_width, ending, straight, width};
 use crate::cpu::decode::{Context, Mode};
+use crate::cpu::events::{Event, SPACE_MASK};
 use crate::cpu::flags::{Width, bits};
 use crate::cpu::op::{Flow, Op, op_flags};
 use crate::cpu::segment::Descriptor;
 use crate::cpu::state::{activity, cr0, cr4, efer, gpr, rights, seg};
 use crate::cpu::{Abort, Cpu, vector};
-use iced_x86::{Mnemonic, OpKind, Register};
+use iced_x86::{Code, Mnemonic, OpKind, Register};
 
 /// Chooses handlers.
 pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
@@ -35,8 +36,14 @@ pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
         // There are no counters.
         Mnemonic::Rdpmc => straight(|cpu: &mut Cpu, _: &Op| cpu.general_protection()),
         Mnemonic::Clflush | Mnemonic::Clflushopt | Mnemonic::Clwb => straight(cache_line),
-        Mnemonic::Lgdt => straight(load_table::<true>),
-        Mnemonic::Lidt => straight(load_table::<false>),
+        Mnemonic::Lgdt => {
+            op.aux = (insn.code() == Code::Lgdt_m1632_16) as u8;
+            straight(load_table::<true>)
+        }
+        Mnemonic::Lidt => {
+            op.aux = (insn.code() == Code::Lidt_m1632_16) as u8;
+            straight(load_table::<false>)
+        }
         Mnemonic::Sgdt => straight(store_table::<true>),
         Mnemonic::Sidt => straight(store_table::<false>),
         Mnemonic::Lldt => ending(lldt),
@@ -175,6 +182,7 @@ fn move_from_control(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
 fn move_to_control(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     cpu.privileged()?;
     let value = whole(cpu, op.src);
+    let (at, old_cr3) = (cpu.linear_of(op), cpu.state.cr3);
     match op.dst {
         0 => set_cr0(cpu, value)?,
         2 => cpu.state.cr2 = value,
@@ -192,6 +200,13 @@ fn move_to_control(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     }
     cpu.advance(op);
     cpu.update_mode();
+    let register = op.dst;
+    let root = cpu.state.cr3 & SPACE_MASK;
+    // Of the two only one can stop a run: the rarer one has the word.
+    if (old_cr3 ^ cpu.state.cr3) & SPACE_MASK != 0 {
+        cpu.event(at, Event::Space { root });
+    }
+    cpu.event(at, Event::Control { register, value });
     Ok(Flow::Attention)
 }
 
@@ -261,7 +276,8 @@ fn load_pdptes(cpu: &mut Cpu, cr3: u64) -> Result<(), Abort> {
     Ok(())
 }
 
-fn set_cr3(cpu: &mut Cpu, value: u64) -> Result<(), Abort> {
+/// Loads CR3, and with PAE paging the page-directory-pointer registers.
+pub(in crate::cpu) fn set_cr3(cpu: &mut Cpu, value: u64) -> Result<(), Abort> {
     // Bit 63 asks for keeping the TLB where PCIDs are on; nothing is kept or dropped here anyway.
     let keep = if cpu.state.cr4 & cr4::PCIDE != 0 {
         1 << 63
@@ -424,7 +440,10 @@ fn rdmsr(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
 fn wrmsr(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     cpu.privileged()?;
     let value = cpu.state.gpr[gpr::RDX] << 32 | cpu.state.gpr[gpr::RAX] & 0xffff_ffff;
-    cpu.write_msr(cpu.state.gpr[gpr::RCX] as u32, value)?;
+    let msr = cpu.state.gpr[gpr::RCX] as u32;
+    cpu.write_msr(msr, value)?;
+    let at = cpu.linear_of(op);
+    cpu.event(at, Event::Msr { msr, value });
     cpu.advance(op);
     Ok(Flow::Attention)
 }
@@ -458,9 +477,17 @@ fn lmsw(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     // PE can be set but not cleared.
     let old = cpu.state.cr0;
     let new = old & !(cr0::MP | cr0::EM | cr0::TS) | value;
+    let at = cpu.linear_of(op);
     set_cr0(cpu, new)?;
     cpu.advance(op);
     cpu.update_mode();
+    cpu.event(
+        at,
+        Event::Control {
+            register: 0,
+            value: new,
+        },
+    );
     Ok(Flow::Attention)
 }
 
@@ -483,8 +510,13 @@ fn load_table<const GDT: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     let base = if long {
         cpu.read::<u64>(at)?
     } else {
-        cpu.read::<u32>(at)? as u64
+        // The base has 24 bits where the operand size is 16.
+        let mask = if op.aux != 0 { 0xff_ffff } else { u32::MAX };
+        (cpu.read::<u32>(at)? & mask) as u64
     };
+    if long && ((base << 16) as i64 >> 16) as u64 != base {
+        return cpu.general_protection();
+    }
     let table = if GDT {
         &mut cpu.state.gdtr
     } else {

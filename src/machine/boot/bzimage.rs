@@ -34,6 +34,11 @@ pub(super) fn is_bzimage(kernel: &[u8]) -> bool {
         && kernel.get(0x202..0x206) == Some(&HDRS_MAGIC.to_le_bytes())
 }
 
+/// Whether a bzImage is one, but of a 32-bit kernel.
+pub(super) fn lacks_entry64(kernel: &[u8]) -> bool {
+    BzImage::parse(kernel).is_ok_and(|image| !image.has_entry64())
+}
+
 /// A bzImage taken apart.
 pub(super) struct BzImage<'a> {
     pub header: setup_header,
@@ -46,6 +51,11 @@ pub(super) struct BzImage<'a> {
 }
 
 impl<'a> BzImage<'a> {
+    /// Whether it can be entered in 64-bit mode.
+    fn has_entry64(&self) -> bool {
+        self.header.version >= 0x020c && self.header.xloadflags & XLF_KERNEL_64 != 0
+    }
+
     pub fn parse(file: &'a [u8]) -> Result<BzImage<'a>, BootError> {
         let have = file.len() as u64;
         let truncated = |what, need| BootError::Truncated { what, need, have };
@@ -161,8 +171,7 @@ fn load_address(image: &BzImage<'_>, map: &MemoryMap) -> Result<u64, BootError> 
 /// Lays out a bzImage for its 64-bit entry.
 pub(super) fn load64(request: &Request<'_>) -> Result<Image, BootError> {
     let image = BzImage::parse(request.kernel)?;
-    let version = image.header.version;
-    if version < 0x020c || image.header.xloadflags & XLF_KERNEL_64 == 0 {
+    if !image.has_entry64() {
         let why =
             "it is a 32-bit kernel, or older than boot protocol 2.12; the 16-bit entry may work";
         return Err(no_entry(Protocol::Linux64, why));

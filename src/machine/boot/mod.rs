@@ -222,6 +222,7 @@ pub fn load(
     };
     if bzimage::is_bzimage(kernel) {
         return match layout.protocol {
+            None if bzimage::lacks_entry64(kernel) => bzimage::load16(&request),
             None | Some(Protocol::Linux64) => bzimage::load64(&request),
             Some(Protocol::Linux16) => bzimage::load16(&request),
             Some(protocol) => Err(no_entry(

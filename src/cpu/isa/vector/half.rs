@@ -169,15 +169,13 @@ fn vcvtps2ph(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     };
     const NONE: Option<Elements> = None;
     if op.has(op_flags::MEMORY) {
-        // The store may fault, and then no flag may have been set.
-        let before = cpu.state.mxcsr;
+        // The flags stay even if the store faults, as on Intel's processors.
         float::finish(cpu, mxcsr, NONE, &[])?;
-        let stored = if op.has(WIDE) {
+        return if op.has(WIDE) {
             cpu.store(op, [low, high])
         } else {
             cpu.without_alignment(|cpu| cpu.store(op, low))
         };
-        return stored.inspect_err(|_| cpu.state.mxcsr = before);
     }
     float::finish(cpu, mxcsr, NONE, &[])?;
     cpu.set_ymm(op.dst, [low, high], [0; 2]);
