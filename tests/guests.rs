@@ -71,6 +71,19 @@ fn check(recorded: &Recorded) {
     assert_eq!(console, recorded.console);
 }
 
+/// The modes in which a software interrupt, an exception and timer interrupts all came.
+const MODES: &str = "protected 32-bit
+protected 32-bit, level 3
+task gate
+long
+long, level 3
+compatibility
+protected 16-bit
+real
+virtual-8086
+virtual-8086, IOPL 0
+";
+
 /// A guest, what is typed, what it prints, and how it ends.
 #[rustfmt::skip]
 const GUESTS: &[(&str, &str, &str, EndReason)] = &[
@@ -83,6 +96,7 @@ const GUESTS: &[(&str, &str, &str, EndReason)] = &[
     ("counter", "", "", EndReason::DebugExit(2)),
     ("timer", "", "100 ticks\n", EndReason::DebugExit(4)),
     ("debug", "", "1000 visits, 1000 changes, 13 steps\n", EndReason::DebugExit(5)),
+    ("modes", "", MODES, EndReason::DebugExit(6)),
 ];
 
 #[test]

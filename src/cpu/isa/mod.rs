@@ -25,7 +25,7 @@ pub use fuse::fuse;
 use super::decode::Context;
 use super::op::{self, Flow, Handler, Op};
 use super::{Abort, Cpu};
-use iced_x86::{EncodingKind, OpKind};
+use iced_x86::{EncodingKind, Mnemonic, OpKind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How an instruction takes part in a block.
@@ -245,6 +245,9 @@ fn undefined(cpu: &mut Cpu, _op: &Op) -> Result<Flow, Abort> {
 fn note_unsupported(context: &Context) {
     static SEEN: [AtomicBool; 2048] = [const { AtomicBool::new(false) }; 2048];
     let mnemonic = context.insn.mnemonic();
+    if matches!(mnemonic, Mnemonic::Ud0 | Mnemonic::Ud1 | Mnemonic::Ud2) {
+        return;
+    }
     let seen = SEEN
         .get(mnemonic as usize)
         .is_some_and(|seen| seen.swap(true, Ordering::Relaxed));
