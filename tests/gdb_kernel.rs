@@ -85,9 +85,7 @@ fn gdb(timeline: &mut Timeline, program: &Path, commands: &[String]) -> String {
     }
     for line in commands {
         let shown = line.replace('\\', "\\\\");
-        command
-            .arg("-ex")
-            .arg(format!("echo (gdb) {shown}\\n"));
+        command.arg("-ex").arg(format!("echo (gdb) {shown}\\n"));
         command.arg("-ex").arg(line);
     }
     // One pipe for both, so that the order is what a user sees.
