@@ -220,6 +220,7 @@ fn a_command_line_that_makes_no_sense_is_one_line() {
         (&["a.rvr", "--at", "yesterday"], "--at"),
         (&["--at", "end"], "FILE"),
         (&["info"], "FILE"),
+        (&["--record", "a", "--kernel", "k", "--cpu", "v9"], "--cpu"),
         (&["--frobnicate"], "--frobnicate"),
         (
             &["a.rvr", "--record", "b.rvr", "--kernel", "k"],
@@ -294,6 +295,29 @@ fn a_guest_is_recorded_described_verified_and_played() {
     let played = run(&["play", &name]);
     assert!(played.status.success(), "{}", text(&played.stderr));
     assert_eq!(played.stdout, output.stdout);
+    fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn the_processor_is_chosen_and_is_in_the_recording() {
+    let directory = support::scratch("cli-cpu");
+    for (arguments, vendor, model) in [
+        (&[][..], "GenuineIntel", "x86-64-v3"),
+        (&["--cpu", "x86-64-v1"], "GenuineIntel", "x86-64-v1"),
+        (
+            &["--cpu", "v2", "--cpu-vendor", "amd"],
+            "AuthenticAMD",
+            "x86-64-v2",
+        ),
+    ] {
+        let arguments = [&["--console", "none"], arguments].concat();
+        let (file, _) = record(&directory, "timer", &arguments);
+        let name = file.display().to_string();
+        let (info, _) = json(&["info", &name, "--json"]);
+        assert_eq!(info["machine"]["cpu_vendor"], vendor);
+        assert_eq!(info["machine"]["cpu_model"], model);
+        assert!(run(&["verify", &name]).status.success());
+    }
     fs::remove_dir_all(&directory).unwrap();
 }
 

@@ -4,6 +4,8 @@
 
 #[path = "gdb_real/conditions.rs"]
 mod conditions;
+#[path = "gdb_real/questions.rs"]
+mod questions;
 mod toy;
 
 use std::io::{Read, Write};
@@ -123,6 +125,7 @@ fn registers_of_every_group() {
         &mut Toy::new(1, 100),
         &[
             "info registers",
+            "info registers fs_base gs_base",
             "p $xmm0.v16_int8",
             "p $xmm15.uint128",
             "p $st0",
@@ -138,8 +141,9 @@ fn registers_of_every_group() {
         &[
             "rbx            0xb0b",
             "rip            0x401000",
-            "fs_base        0xf5ba5e00",
             "cr8            0x7",
+            "fs_base        0xf5ba5e00",
+            "gs_base        0xffff888000000000",
             "{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}",
             "= 15",
             "= 1.5",

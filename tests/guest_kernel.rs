@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use retrovisor::demo::{debian_kernel, initramfs};
 use retrovisor::guest::linux::{Kernel, btf, kallsyms, tasks};
-use retrovisor::guest::{Guest, symbol_file};
+use retrovisor::guest::{Guest, Physical, symbol_file};
 use retrovisor::machine::Machine;
 use retrovisor::timeline::api::Registers;
 use support::recording::{plain, record_linux, run_to};
@@ -30,11 +30,13 @@ poweroff -f
 /// A machine without a timeline.
 struct Still<'a>(&'a Machine);
 
-impl Guest for Still<'_> {
+impl Physical for Still<'_> {
     fn read_physical(&self, address: u64, out: &mut [u8]) -> usize {
         self.0.cpu.memory.read(address, out)
     }
+}
 
+impl Guest for Still<'_> {
     fn registers(&self, _cpu: usize) -> Registers {
         let state = &self.0.cpu.state;
         Registers {

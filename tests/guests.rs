@@ -9,7 +9,7 @@ use std::sync::Arc;
 use retrovisor::machine::boot::Protocol;
 use retrovisor::replay::Replayer;
 use retrovisor::tick::Tick;
-use retrovisor::trace::{EndReason, Recording, What};
+use retrovisor::trace::{EndReason, Event, Recording, What};
 use support::recording::{self, Recorded, compare_with_forward_run, events, record_guest};
 
 /// A recording replayed with every digest checked: the console, and how many digests there were.
@@ -96,6 +96,7 @@ const GUESTS: &[(&str, &str, &str, EndReason)] = &[
     ("counter", "", "", EndReason::DebugExit(2)),
     ("timer", "", "100 ticks\n", EndReason::DebugExit(4)),
     ("modes", "", MODES, EndReason::DebugExit(6)),
+    ("debug", "", "1000 visits, 1000 changes, 13 steps\n", EndReason::DebugExit(5)),
 ];
 
 #[test]
@@ -148,6 +149,30 @@ fn the_timer_interrupts_a_hundred_times_and_time_passes_while_the_guest_halts() 
     let ms = recorded.outcome.guest_ns as f64 / 1e6;
     assert!((98.0..103.0).contains(&ms), "{ms} ms");
     assert!(recorded.outcome.ticks < 20_000);
+}
+
+/// What RDRAND gives is in the recording, and only there.
+#[test]
+fn random_numbers_are_events_and_come_again() {
+    let recorded = record_guest("debug", b"");
+    let random = |event: &Event| match event.what {
+        What::Random { value } => Some(value),
+        _ => None,
+    };
+    let numbers: Vec<u64> = events(&recorded.recording)
+        .iter()
+        .filter_map(random)
+        .collect();
+    assert_eq!(numbers.len(), 1000);
+    let mixed = numbers.iter().fold(0, |mixed, &n| mixed ^ n as u32);
+    let mut replayer = Replayer::new(&recorded.recording).unwrap();
+    while replayer.tick() < replayer.end() {
+        replayer.run_to_digest().unwrap();
+    }
+    let elf = fs::read(support::guest("debug")).unwrap();
+    let at = support::symbol(&elf, "mixed");
+    let found = replayer.machine.cpu.memory.read_u64(at & !7) >> (8 * (at & 7));
+    assert_eq!(found as u32, mixed);
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! What this program does as a child of itself: one run of our engine.
 
 use crate::{Failure, Options};
+use retrovisor::cpu::cpuid::Processor;
 use retrovisor::gdb::Server;
 use retrovisor::record::console::OutputOnly;
 use retrovisor::record::emulated::{Plan, record, run_unrecorded};
+use retrovisor::record::live::Random;
 use retrovisor::replay::Replayer;
 use retrovisor::timeline::Timeline;
 use retrovisor::trace::{EndReason, Recording};
@@ -65,12 +67,14 @@ fn boot(mode: Mode, options: &Options, recording: &Path) -> Result<u64, Failure>
         initrd_name: Some("initrd".to_string()),
         cmdline: options.append.clone(),
         ram_bytes: options.memory << 20,
+        cpu: Processor::default(),
         protocol: None,
         ticks_max: None,
         guest_ns_max: None,
         // Any day will do; the same one in every run.
         rtc_epoch_s: 1_700_000_000,
         created_unix_s: 0,
+        random: Random::Seeded(1),
         identity: [0; 16],
     };
     let console = Box::new(OutputOnly::new(Some(console(options)?)));

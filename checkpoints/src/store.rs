@@ -17,11 +17,16 @@ const BATCH_PAGES: usize = 32;
 /// Pages that are looked up at a time by [`Store::read_pages`].
 const READ_PAGES: usize = 4096;
 
+/// Fewer pages are not worth a thread more.
+const PART_PAGES: usize = 256;
+
 /// What a store may use.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Memory for everything: raw and compressed pages, decompressed ones, tables, states.
     pub memory_budget_bytes: u64,
+    /// Of these, memory for pages that stay decompressed after they were read.
+    pub decoded_bytes: u64,
     /// zstd level of what is compressed.
     pub zstd_level: i32,
     /// Where to make a scratch file, for compressed pages that memory has no room for. Nothing may be there. The file
@@ -34,6 +39,7 @@ impl Default for Config {
         // Level 1: the store has to keep up with a machine that dirties pages on another core.
         Config {
             memory_budget_bytes: 512 << 20,
+            decoded_bytes: 8 << 20,
             zstd_level: 1,
             spill: None,
         }
@@ -296,24 +302,82 @@ impl Store {
                 Place::Chunk(located) => (located.id, u64::from(located.index)),
                 Place::Zero | Place::Raw(_) => (u64::MAX, *page),
             });
-            let mut buffer = [0; PAGE_BYTES];
-            for (page, version, place) in &places {
-                let content = match place {
-                    Place::Raw(raw) => raw,
-                    Place::Zero | Place::Chunk(_) => {
-                        self.shared.fetch(place, &mut buffer)?;
-                        &buffer
-                    }
-                };
+            self.fetch_all(&places, &mut |page, version, content| {
                 debug_assert_eq!(
                     PageVersion::of(content),
-                    *version,
+                    version,
                     "page {page} at tick {tick}"
                 );
-                each(*page, *version, content);
-            }
+                each(page, version, content);
+            })?;
         }
         Ok(())
+    }
+
+    /// Fetches pages; many of them on all cores.
+    fn fetch_all(
+        &self,
+        places: &[(u64, PageVersion, Place)],
+        each: &mut dyn FnMut(u64, PageVersion, &Page),
+    ) -> Result<(), Error> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let parts = threads.min(places.len() / PART_PAGES).max(1);
+        let (own, others) = places.split_at(places.len() / parts);
+        if parts == 1 {
+            return self.fetch_here(places, each);
+        }
+        std::thread::scope(|scope| {
+            let helpers: Vec<_> = others
+                .chunks(others.len().div_ceil(parts - 1))
+                .map(|part| {
+                    let work = move || self.fetched(part);
+                    let spawned = std::thread::Builder::new().spawn_scoped(scope, work);
+                    (part, spawned)
+                })
+                .collect();
+            self.fetch_here(own, each)?;
+            for (part, helper) in helpers {
+                let Ok(helper) = helper else {
+                    // No thread to be had: its part is done here.
+                    self.fetch_here(part, each)?;
+                    continue;
+                };
+                let pages = helper
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                for ((page, version, _), content) in part.iter().zip(&pages) {
+                    each(*page, *version, content);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn fetch_here(
+        &self,
+        places: &[(u64, PageVersion, Place)],
+        each: &mut dyn FnMut(u64, PageVersion, &Page),
+    ) -> Result<(), Error> {
+        let mut buffer = [0; PAGE_BYTES];
+        for (page, version, place) in places {
+            let content = match place {
+                Place::Raw(raw) => raw,
+                Place::Zero | Place::Chunk(_) => {
+                    self.shared.fetch(place, &mut buffer)?;
+                    &buffer
+                }
+            };
+            each(*page, *version, content);
+        }
+        Ok(())
+    }
+
+    fn fetched(&self, places: &[(u64, PageVersion, Place)]) -> Result<Vec<Page>, Error> {
+        let mut pages = vec![[0; PAGE_BYTES]; places.len()];
+        for ((_, _, place), page) in places.iter().zip(&mut pages) {
+            self.shared.fetch(place, page)?;
+        }
+        Ok(pages)
     }
 
     /// The pages whose content differs between two checkpoints, ascending. Costs what was recorded between the two,

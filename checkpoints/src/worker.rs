@@ -82,7 +82,7 @@ impl Shared {
         let budget = config.memory_budget_bytes;
         let scratch = config.spill.as_deref().map(Scratch::create).transpose()?;
         let chunk_bytes = (CHUNK_PAGES * PAGE_BYTES) as u64;
-        let decoded_chunks = (budget / 16 / chunk_bytes).min(512) as usize;
+        let decoded_chunks = (config.decoded_bytes.min(budget / 2) / chunk_bytes) as usize;
         let pool_pages = (budget / 64 / PAGE_BYTES as u64).min(1024) as usize;
         // Set aside: neither reading nor giving back a buffer makes room.
         let aside = decoded_chunks as u64 * chunk_bytes + (pool_pages * PAGE_BYTES) as u64;

@@ -279,6 +279,7 @@ fn scratch_path() -> PathBuf {
 
 fn config(memory_budget_bytes: u64, spill: bool) -> Config {
     Config {
+        decoded_bytes: memory_budget_bytes / 16,
         memory_budget_bytes,
         zstd_level: 1,
         spill: spill.then(scratch_path),

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::machine::boot::Protocol;
+use crate::record::emulated::{Level, Vendor};
 use crate::tick::{GuestNs, Tick};
+use crate::timeline::cache::{CACHE_BYTES_MAX, CacheOptions, CachePlace};
 
 /// Where a server listens unless told otherwise.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:1234";
@@ -53,6 +55,9 @@ pub struct CommandLine {
 
     #[command(flatten)]
     pub serve: ServeArguments,
+
+    #[command(flatten)]
+    pub cache: CacheArguments,
 }
 
 /// Everything but recording and serving.
@@ -85,9 +90,40 @@ pub struct FileArguments {
     pub json: bool,
 }
 
+/// Where what was found out about a recording is kept, so that the next opening is quick.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Cache of checkpoints (.rvx)")]
+pub struct CacheArguments {
+    /// Keep it in this directory instead of beside the recording
+    #[arg(long, value_name = "DIRECTORY")]
+    pub cache: Option<PathBuf>,
+    /// Its greatest size [default: 1G]
+    #[arg(long, value_name = "SIZE")]
+    pub cache_size: Option<Size>,
+    /// Neither read nor write one
+    #[arg(long, conflicts_with_all = ["cache", "cache_size"])]
+    pub no_cache: bool,
+}
+
+impl CacheArguments {
+    /// As the timeline wants it.
+    pub fn options(&self) -> CacheOptions {
+        CacheOptions {
+            place: match &self.cache {
+                _ if self.no_cache => CachePlace::Nowhere,
+                Some(directory) => CachePlace::Directory(directory.clone()),
+                None => CachePlace::Beside,
+            },
+            bytes_max: self.cache_size.map_or(CACHE_BYTES_MAX, |size| size.0),
+        }
+    }
+}
+
 /// Whose symbols, and where to.
 #[derive(Args, Debug)]
 pub struct SymbolArguments {
+    #[command(flatten)]
+    pub cache: CacheArguments,
     /// The recording
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
@@ -126,6 +162,18 @@ pub struct RecordArguments {
     /// What executes the guest
     #[arg(long, value_name = "HOW", requires = "record")]
     pub accel: Option<Accel>,
+    /// The guest's processor: how much of the instruction set it has [default: x86-64-v3]
+    ///
+    /// The levels are those of the x86-64 psABI. What only kernels see (PCID, SMEP, SMAP, UMIP, FSGSBASE and the like)
+    /// is in all of them. The table that CPUID shows is part of the recording.
+    #[arg(long, value_name = "LEVEL", requires = "record")]
+    pub cpu: Option<CpuLevel>,
+    /// Whose processor it is [default: intel]
+    ///
+    /// They differ in what CPUID tells, and where kernels notice it: SYSRET to an address that is not canonical, the
+    /// base of a segment loaded with a null selector, SYSCALL and SYSENTER in compatibility mode.
+    #[arg(long, value_name = "VENDOR", requires = "record")]
+    pub cpu_vendor: Option<CpuVendor>,
     /// How the kernel is started, if not the way that its image suggests
     #[arg(long, value_name = "PROTOCOL", requires = "record")]
     pub protocol: Option<ProtocolName>,
@@ -192,6 +240,8 @@ pub struct DemoArguments {
     /// Only serve; say what to type in a GDB of your own
     #[arg(long)]
     pub no_gdb: bool,
+    #[command(flatten)]
+    pub cache: CacheArguments,
 }
 
 /// What executes the guest.
@@ -201,6 +251,48 @@ pub enum Accel {
     Emulate,
     /// The host's processor (not in this version)
     Kvm,
+}
+
+/// A level of the instruction set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CpuLevel {
+    /// SSE2
+    #[value(name = "x86-64-v1", alias = "v1")]
+    V1,
+    /// SSE4.2, POPCNT, CMPXCHG16B
+    #[value(name = "x86-64-v2", alias = "v2")]
+    V2,
+    /// AVX2, FMA, BMI, MOVBE; and AES, SHA, RDRAND
+    #[value(name = "x86-64-v3", alias = "v3")]
+    V3,
+}
+
+impl From<CpuLevel> for Level {
+    fn from(level: CpuLevel) -> Level {
+        match level {
+            CpuLevel::V1 => Level::V1,
+            CpuLevel::V2 => Level::V2,
+            CpuLevel::V3 => Level::V3,
+        }
+    }
+}
+
+/// Whose processor the guest has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CpuVendor {
+    /// GenuineIntel
+    Intel,
+    /// AuthenticAMD
+    Amd,
+}
+
+impl From<CpuVendor> for Vendor {
+    fn from(vendor: CpuVendor) -> Vendor {
+        match vendor {
+            CpuVendor::Intel => Vendor::Intel,
+            CpuVendor::Amd => Vendor::Amd,
+        }
+    }
 }
 
 /// A boot protocol by its name on the command line.
@@ -259,6 +351,17 @@ pub enum Place {
     End,
     /// This tick.
     Tick(Tick),
+}
+
+impl Place {
+    /// The tick, in a recording with this end.
+    pub fn tick(self, end: Tick) -> Tick {
+        match self {
+            Place::Start => 0,
+            Place::End => end,
+            Place::Tick(tick) => tick,
+        }
+    }
 }
 
 impl FromStr for Place {

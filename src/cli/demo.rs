@@ -1,6 +1,8 @@
 //! `retrovisor demo`: records a guest that goes wrong, serves the recording, and shows the GDB session that finds
 //! out why.
 
+use crate::record::emulated::Processor;
+use crate::record::live::Random;
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
@@ -20,6 +22,7 @@ use crate::gdb::Server;
 use crate::record::console::{Console, OutputOnly, catch_signals};
 use crate::record::emulated::Plan;
 use crate::timeline::Timeline;
+use crate::timeline::cache::CacheOptions;
 use crate::trace::{EndReason, Recording};
 
 /// The guest's clock: the same every time, so that the demonstration is.
@@ -56,10 +59,11 @@ pub fn run(arguments: &DemoArguments) -> Result<ExitCode> {
         .canonicalize()
         .with_context(|| format!("{}", arguments.dir.display()))?;
     catch_signals().context("cannot catch signals")?;
+    let cache = arguments.cache.options();
     let scene = if arguments.linux {
-        demo_linux::record(&directory)?
+        demo_linux::record(&directory, &cache)?
     } else {
-        record_own_kernel(&directory)?
+        record_own_kernel(&directory, &cache)?
     };
     let Some(scene) = scene else {
         return Ok(ExitCode::FAILURE);
@@ -67,7 +71,11 @@ pub fn run(arguments: &DemoArguments) -> Result<ExitCode> {
     fs::write(directory.join("retrovisor.py"), BINDINGS)
         .with_context(|| format!("{}: cannot be written to", directory.display()))?;
     let quit = serve::quit_on_signals()?;
-    let mut timeline = Timeline::open(Arc::new(Recording::open(&scene.recording)?))?;
+    let mut timeline = serve::open(
+        Arc::new(Recording::open(&scene.recording)?),
+        &arguments.cache,
+        Place::End,
+    )?;
     serve::go_to(&mut timeline, Place::End, &quit)?;
     if quit.load(Ordering::Relaxed) {
         return Ok(ExitCode::FAILURE);
@@ -250,7 +258,7 @@ fn bind(arguments: &DemoArguments) -> Result<Server> {
 }
 
 /// Records the small kernel.
-fn record_own_kernel(directory: &Path) -> Result<Option<Scene>> {
+fn record_own_kernel(directory: &Path, cache: &CacheOptions) -> Result<Option<Scene>> {
     let written = own_kernel::write_to(directory)
         .with_context(|| format!("{}: cannot be written to", directory.display()))?;
     let recording = directory.join("demo.rvr");
@@ -261,14 +269,16 @@ fn record_own_kernel(directory: &Path) -> Result<Option<Scene>> {
         initrd_name: None,
         cmdline: String::new(),
         ram_bytes: own_kernel::RAM_BYTES,
+        cpu: Processor::default(),
         protocol: None,
         ticks_max: None,
         guest_ns_max: None,
         rtc_epoch_s: RTC,
         created_unix_s: unix_seconds(),
+        random: Random::System,
         identity: random_identity()?,
     };
-    if !record(&plan, &recording)? {
+    if !record(&plan, &recording, cache)? {
         return Ok(None);
     }
     let line = own_kernel::culprit_line().context("the demo kernel has no culprit")?;
@@ -287,8 +297,8 @@ fn record_own_kernel(directory: &Path) -> Result<Option<Scene>> {
 }
 
 /// Records, with the guest's console on standard output.
-fn record(plan: &Plan, file: &Path) -> Result<bool> {
-    record_with(plan, file, console_on_stdout()?)
+fn record(plan: &Plan, file: &Path, cache: &CacheOptions) -> Result<bool> {
+    record_with(plan, file, console_on_stdout()?, cache)
 }
 
 /// A console that shows the guest's output on standard output.
@@ -301,8 +311,13 @@ pub fn console_on_stdout() -> Result<Box<dyn Console>> {
 }
 
 /// Records. `false`: the user did not want to wait for the end.
-pub fn record_with(plan: &Plan, file: &Path, console: Box<dyn Console>) -> Result<bool> {
-    let outcome = record_with_progress(plan, file, console, io::stdout().is_terminal())?;
+pub fn record_with(
+    plan: &Plan,
+    file: &Path,
+    console: Box<dyn Console>,
+    cache: &CacheOptions,
+) -> Result<bool> {
+    let outcome = record_with_progress(plan, file, console, cache, io::stdout().is_terminal())?;
     output::note(&summary(file, &outcome));
     Ok(!matches!(outcome.reason, EndReason::Signal(_)))
 }

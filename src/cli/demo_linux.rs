@@ -1,5 +1,7 @@
 //! `retrovisor demo --linux`: a Debian kernel with busybox, in which somebody renames the machine.
 
+use crate::record::emulated::Processor;
+use crate::record::live::Random;
 use anyhow::{Context, Result, bail};
 use parking_lot::Mutex;
 use std::fs;
@@ -15,6 +17,7 @@ use crate::demo::symbols::{self, Symbol, address_of};
 use crate::demo::{debian_kernel, initramfs};
 use crate::record::console::{Command, Console};
 use crate::record::emulated::Plan;
+use crate::timeline::cache::CacheOptions;
 
 /// What the guest does. Its kernel has no symbols on disk and lies elsewhere at every boot (KASLR), so the guest
 /// itself says where a few things are.
@@ -50,7 +53,7 @@ const NODENAME: u64 = 65;
 const SETHOSTNAME: u64 = 170;
 
 /// Records it.
-pub fn record(directory: &Path) -> Result<Option<Scene>> {
+pub fn record(directory: &Path, cache: &CacheOptions) -> Result<Option<Scene>> {
     let kernel = debian_kernel(&default_cache(), &mut |what| output::note(what))?;
     let busybox = super::read(&kernel.busybox, "busybox")?;
     let archive = initramfs(&busybox, INIT, &[("bin/tidy", 0o755, TIDY.as_bytes())]);
@@ -66,11 +69,13 @@ pub fn record(directory: &Path) -> Result<Option<Scene>> {
         initrd_name: Some(initrd.display().to_string()),
         cmdline: CMDLINE.to_string(),
         ram_bytes: RAM_BYTES,
+        cpu: Processor::default(),
         protocol: None,
         ticks_max: None,
         guest_ns_max: None,
         rtc_epoch_s: RTC,
         created_unix_s: unix_seconds(),
+        random: Random::System,
         identity: random_identity()?,
     };
     output::note(&format!("booting Linux {}", kernel.version));
@@ -79,7 +84,7 @@ pub fn record(directory: &Path) -> Result<Option<Scene>> {
         shown: console_on_stdout()?,
         heard: heard.clone(),
     });
-    if !record_with(&plan, &recording, console)? {
+    if !record_with(&plan, &recording, console, cache)? {
         return Ok(None);
     }
     let text = String::from_utf8_lossy(&heard.lock()).into_owned();

@@ -4,6 +4,7 @@
 pub mod arguments;
 mod demo;
 mod demo_linux;
+pub mod fill;
 mod gdb_hint;
 mod info;
 mod output;
@@ -51,9 +52,9 @@ fn dispatch(line: CommandLine) -> Result<ExitCode> {
         Some(Command::Play { file }) => play::run(&file),
         Some(Command::Symbols(arguments)) => symbols::run(&arguments),
         Some(Command::Demo(arguments)) => demo::run(&arguments),
-        None if line.record.record.is_some() => record::run(&line.record),
+        None if line.record.record.is_some() => record::run(&line.record, &line.cache),
         None => match &line.serve.file {
-            Some(file) => serve::run(file, &line.serve),
+            Some(file) => serve::run(file, &line.serve, &line.cache),
             None => {
                 output::complain(
                     "nothing to do: give a recording to serve, --record FILE --kernel IMAGE, or a command \

@@ -1,5 +1,7 @@
 //! `retrovisor --record`: runs a guest and writes down what happens to it.
 
+use crate::record::emulated::Processor;
+use crate::record::live::Random;
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs::File;
 use std::io::{self, IsTerminal};
@@ -7,18 +9,22 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::arguments::{Accel, ConsoleTarget, RecordArguments, Size};
+use super::arguments::{
+    Accel, CacheArguments, ConsoleTarget, CpuLevel, CpuVendor, RecordArguments, Size,
+};
+use super::fill::CacheKeeper;
 use super::output::{self, shell_word, thousands};
 use super::progress::Progress;
 use crate::record::console::{Console, OutputOnly, Stdio, catch_signals};
 use crate::record::emulated::{self, Outcome, Plan, RecordError};
+use crate::timeline::cache::CacheOptions;
 use crate::trace::EndReason;
 
 /// RAM unless told otherwise.
 const DEFAULT_MEMORY: Size = Size(256 << 20);
 
 /// Records.
-pub fn run(arguments: &RecordArguments) -> Result<ExitCode> {
+pub fn run(arguments: &RecordArguments, cache: &CacheArguments) -> Result<ExitCode> {
     let (Some(file), Some(kernel)) = (&arguments.record, &arguments.kernel) else {
         bail!("--record FILE needs --kernel IMAGE");
     };
@@ -38,12 +44,17 @@ pub fn run(arguments: &RecordArguments) -> Result<ExitCode> {
         initrd: initrd.as_deref(),
         initrd_name: arguments.initrd.as_ref().map(|p| p.display().to_string()),
         cmdline: arguments.append.clone().unwrap_or_default(),
+        cpu: Processor {
+            level: arguments.cpu.unwrap_or(CpuLevel::V3).into(),
+            vendor: arguments.cpu_vendor.unwrap_or(CpuVendor::Intel).into(),
+        },
         ram_bytes: arguments.memory.unwrap_or(DEFAULT_MEMORY).0,
         protocol: arguments.protocol.map(Into::into),
         ticks_max: arguments.ticks,
         guest_ns_max: arguments.for_seconds.map(|seconds| seconds.0),
         rtc_epoch_s: arguments.rtc.unwrap_or(now),
         created_unix_s: now,
+        random: Random::System,
         identity: random_identity()?,
     };
     // What is wrong with the kernel is found before an old recording is replaced and the terminal is touched.
@@ -57,7 +68,7 @@ pub fn run(arguments: &RecordArguments) -> Result<ExitCode> {
     // Bars and a console do not share a terminal.
     let quiet = target == ConsoleTarget::Stdio && io::stdout().is_terminal();
     let console = open_console(&target)?;
-    let outcome = record_with_progress(&plan, file, console, quiet)?;
+    let outcome = record_with_progress(&plan, file, console, &cache.options(), quiet)?;
     if quiet {
         // The guest may have left the cursor anywhere.
         output::result("\n")?;
@@ -75,6 +86,7 @@ pub fn record_with_progress(
     plan: &Plan,
     file: &Path,
     console: Box<dyn Console>,
+    cache: &CacheOptions,
     quiet: bool,
 ) -> Result<Outcome, emulated::RecordError> {
     let progress = if quiet {
@@ -82,7 +94,8 @@ pub fn record_with_progress(
     } else {
         Progress::open_ended("recording")
     };
-    emulated::record(plan, file, console, |tick, guest_ns, bytes| {
+    let mut keeper = CacheKeeper::new(cache);
+    let show = |tick, guest_ns, bytes| {
         progress.set(
             tick,
             format!(
@@ -92,7 +105,8 @@ pub fn record_with_progress(
                 bytes as f64 / 1e6
             ),
         );
-    })
+    };
+    emulated::record_kept(plan, file, console, &mut keeper, show)
 }
 
 /// One line about a recording that was made.

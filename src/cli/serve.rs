@@ -8,21 +8,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::arguments::{DEFAULT_ADDRESS, Place, ServeArguments};
+use super::arguments::{CacheArguments, DEFAULT_ADDRESS, Place, ServeArguments};
 use super::gdb_hint;
 use super::output::{self, shell_word, thousands};
 use super::progress::Progress;
 use crate::gdb::Server;
 use crate::tick::Tick;
-use crate::timeline::Timeline;
 use crate::timeline::pass::{self, Watcher};
 use crate::timeline::traveller::TravelError;
+use crate::timeline::{Opening, Timeline};
+use crate::trace::Recording;
 
 /// How often the first pass is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Serves until a signal comes.
-pub fn run(file: &Path, arguments: &ServeArguments) -> Result<ExitCode> {
+pub fn run(file: &Path, arguments: &ServeArguments, cache: &CacheArguments) -> Result<ExitCode> {
     let recording = super::open(file)?;
     if let Some(Place::Tick(tick)) = arguments.at
         && tick > recording.last_tick()
@@ -36,8 +37,8 @@ pub fn run(file: &Path, arguments: &ServeArguments) -> Result<ExitCode> {
     let server = Server::bind(arguments.gdb.as_deref().unwrap_or(DEFAULT_ADDRESS))?;
     let quit = quit_on_signals()?;
     let kernel = recording.config().kernel.clone();
-    let mut timeline = Timeline::open(recording).with_context(|| format!("{}", file.display()))?;
     let place = arguments.at.unwrap_or(Place::Start);
+    let mut timeline = open(recording, cache, place)?;
     go_to(&mut timeline, place, &quit)?;
     if quit.load(Ordering::Relaxed) {
         return Ok(ExitCode::SUCCESS);
@@ -53,6 +54,21 @@ pub fn run(file: &Path, arguments: &ServeArguments) -> Result<ExitCode> {
     serve(&server, &mut timeline, &quit)?;
     output::note("the server has ended");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Opens a recording's timeline with its cache, near a place.
+pub fn open(recording: Arc<Recording>, cache: &CacheArguments, place: Place) -> Result<Timeline> {
+    let name = recording.path().display().to_string();
+    let opening = Opening {
+        cache: cache.options(),
+        near: place.tick(recording.last_tick()),
+    };
+    let mut timeline = Timeline::open_with(recording, &opening).context(name)?;
+    timeline
+        .take_notes()
+        .iter()
+        .for_each(|note| output::note(note));
+    Ok(timeline)
 }
 
 /// Serves until `quit` is set; shows how far the first pass is meanwhile, and what it found.
@@ -75,11 +91,10 @@ pub fn serve(server: &Server, timeline: &mut Timeline, quit: &AtomicBool) -> Res
 /// Goes to where serving shall begin; for that the first pass has to come there.
 pub fn go_to(timeline: &mut Timeline, place: Place, quit: &AtomicBool) -> Result<()> {
     let end = timeline.recording().last_tick();
-    let target = match place {
-        Place::Start => return Ok(()),
-        Place::End => end,
-        Place::Tick(tick) => tick,
-    };
+    let target = place.tick(end);
+    if target == timeline.machine().tick() {
+        return Ok(());
+    }
     let watcher = timeline.pass().watcher();
     watch(&watcher, target, end, || quit.load(Ordering::Relaxed));
     match timeline.go(target, quit) {

@@ -11,19 +11,14 @@ use super::output;
 use crate::guest::AtPosition;
 use crate::guest::linux::Kernel;
 use crate::guest::symbol_file;
-use crate::timeline::Timeline;
 use crate::timeline::api::Debuggee;
 
 /// Writes the file.
 pub fn run(arguments: &SymbolArguments) -> Result<ExitCode> {
     let recording = super::open(&arguments.file)?;
-    let mut timeline =
-        Timeline::open(recording).with_context(|| format!("{}", arguments.file.display()))?;
-    let tick = match arguments.at.unwrap_or(Place::End) {
-        Place::Start => 0,
-        Place::End => timeline.end(),
-        Place::Tick(tick) => tick,
-    };
+    let place = arguments.at.unwrap_or(Place::End);
+    let tick = place.tick(recording.last_tick());
+    let mut timeline = super::serve::open(recording, &arguments.cache, place)?;
     timeline
         .seek(tick, &AtomicBool::new(false))
         .map_err(anyhow::Error::msg)?;

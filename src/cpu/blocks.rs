@@ -25,6 +25,8 @@ pub struct Key {
     pub mode: Mode,
     /// One instruction only, for exact ticks.
     pub single: bool,
+    /// The code segment ends before 4 GiB: where, is looked at whenever a block is entered.
+    pub limited: bool,
 }
 
 /// A run of instructions with one entry.

@@ -1,11 +1,13 @@
 //! From bytes to blocks: iced-x86 decodes, the instruction groups in `isa` choose handlers, once a block.
 
 use super::blocks::{Block, Key};
+use super::features::Features;
 use super::isa::{self, Lowered};
+use super::mmu;
 use super::op::{self, Op, op_flags};
 use super::state::{gpr, seg};
 use super::{Abort, Cpu};
-use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Decoder, Instruction, Mnemonic, OpKind, Register};
 use std::cell::Cell;
 
 const _: () = assert!(
@@ -40,6 +42,8 @@ pub struct Context<'a> {
     pub insn: &'a Instruction,
     /// Its bytes.
     pub bytes: &'a [u8],
+    /// What the processor has.
+    pub features: &'a Features,
 }
 
 impl Context<'_> {
@@ -232,7 +236,7 @@ impl Cpu {
         let in_page = (4096 - start).min(bytes.len());
         bytes[..in_page].copy_from_slice(&self.memory.page(page)[start..start + in_page]);
         let mut decoder =
-            Decoder::with_ip(key.mode as u32, &bytes[..in_page], 0, DecoderOptions::NONE);
+            Decoder::with_ip(key.mode as u32, &bytes[..in_page], 0, self.features.decoder);
         let mut ops: Vec<Op> = Vec::with_capacity(8);
         let mut ticks = 0u64;
         let mut offset = 0usize;
@@ -259,7 +263,7 @@ impl Cpu {
                 decoder.decode_out(&mut insn);
             }
             let instruction_rip = self.linear(rip.wrapping_add(offset as u64));
-            let stop = !key.single && self.stops.has_offset((instruction_rip & 0xfff) as u16);
+            let stop = !key.single && self.has_mark(instruction_rip);
             if stop {
                 let stop = resolve(&insn, key.mode, offset as u64, ticks);
                 stop.handler.set(op::breakpoint);
@@ -272,6 +276,7 @@ impl Cpu {
                     mode: key.mode,
                     insn: &insn,
                     bytes: &bytes[offset..offset + insn.len()],
+                    features: &self.features,
                 },
                 &mut op,
             ) {
@@ -312,6 +317,12 @@ impl Cpu {
         Ok(self.insert_block(Block::new(key, ticks, offset as u32, None, ops)))
     }
 
+    /// Whether a breakpoint of the debugger or the guest may stand at a linear address.
+    fn has_mark(&self, address: u64) -> bool {
+        let offset = (address & 0xfff) as u16;
+        self.stops.has_offset(offset) || self.armed.has_offset(offset)
+    }
+
     fn insert_block(&mut self, block: Block) -> *const Block {
         let first = self.memory.page_index(block.key.physical);
         let second = block
@@ -328,7 +339,7 @@ impl Cpu {
     fn build_straddling(&mut self, key: Key, rip: u64, head: &[u8]) -> Result<*const Block, Abort> {
         let straddle = self.fetch_straddling(rip, head)?;
         let bytes = &straddle.bytes[..straddle.available];
-        let mut decoder = Decoder::with_ip(key.mode as u32, bytes, 0, DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(key.mode as u32, bytes, 0, self.features.decoder);
         let insn = decoder.decode();
         if decoder.last_error() == iced_x86::DecoderError::NoMoreBytes {
             // More than 15 bytes.
@@ -336,7 +347,7 @@ impl Cpu {
         }
         let mut ops = Vec::with_capacity(3);
         let linear = self.linear(rip);
-        if !key.single && self.stops.has_offset((linear & 0xfff) as u16) {
+        if !key.single && self.has_mark(linear) {
             let stop = resolve(&insn, key.mode, 0, 0);
             stop.handler.set(op::breakpoint);
             ops.push(stop);
@@ -348,6 +359,7 @@ impl Cpu {
                 mode: key.mode,
                 insn: &insn,
                 bytes: &bytes[..insn.len()],
+                features: &self.features,
             },
             &mut op,
         ) {
@@ -390,7 +402,8 @@ impl Cpu {
 
 /// Where the address of a memory operand needs the general path, an op that goes before the instruction, checks the
 /// access against its segment, and leaves the linear address in a slot that the instruction then uses as its base.
-/// Instructions themselves so know only the fast way.
+/// Instructions themselves so know only the fast way. An access that the segment does not permit gets an address that
+/// faults when it is used, because other exceptions of the instruction come first, and it may not access at all.
 fn prepare_address(insn: &Instruction, op: &mut Op) -> Option<Op> {
     if !op.has(op_flags::SLOW_ADDRESS | op_flags::MEMORY) {
         return None;
@@ -410,9 +423,26 @@ fn prepare_address(insn: &Instruction, op: &mut Op) -> Option<Op> {
         insn.mnemonic(),
         Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
     ) && insn.op1_kind() == OpKind::Register;
+    // These compute their addresses themselves, too.
+    let own = matches!(
+        insn.mnemonic(),
+        Mnemonic::Xlatb
+            | Mnemonic::Arpl
+            | Mnemonic::Bound
+            | Mnemonic::Vmaskmovps
+            | Mnemonic::Vmaskmovpd
+            | Mnemonic::Vpmaskmovd
+            | Mnemonic::Vpmaskmovq
+            | Mnemonic::Xsave
+            | Mnemonic::Xsave64
+            | Mnemonic::Xsaveopt
+            | Mnemonic::Xsaveopt64
+            | Mnemonic::Xrstor
+            | Mnemonic::Xrstor64
+    );
     // A gather has as many addresses as elements, and computes them itself.
     let gather = insn.memory_index().is_xmm() || insn.memory_index().is_ymm();
-    if !touches || bit_string || gather {
+    if !touches || bit_string || gather || own {
         return None;
     }
     let stores = (0..insn.op_count()).any(|n| insn.op_kind(n) == OpKind::Memory)
@@ -446,8 +476,11 @@ fn memory_operand(insn: &Instruction) -> u32 {
 
 fn compute_address(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     let offset = cpu.effective_address(op);
-    let address = cpu.segment_address(op.seg as usize, offset, op.imm as usize, op.aux != 0)?;
-    cpu.state.gpr[gpr::ADDRESS] = address;
+    let found = cpu.segment_address(op.seg as usize, offset, op.imm as usize, op.aux != 0);
+    cpu.state.gpr[gpr::ADDRESS] = found.unwrap_or_else(|_| {
+        let base = cpu.state.seg_base[op.seg as usize];
+        mmu::REFUSED | base.wrapping_add(offset) & 0xffff_ffff
+    });
     Ok(())
 }
 

@@ -2,6 +2,8 @@
 //!
 //! What task gates lead to is in `task.rs`, the ways into virtual-8086 mode are in `vm86.rs`.
 
+use super::debug::{dr6, dr7};
+use super::events::Event;
 use super::flags::bits;
 use super::segment::{Descriptor, selector_code};
 use super::state::{Segment, activity, gpr, rights, seg};
@@ -82,6 +84,8 @@ impl Cpu {
     /// Delivers an event, or the double fault that comes of it, or shuts down.
     fn deliver_all(&mut self, first: Fault, source: Source) {
         let stepping = std::mem::replace(&mut self.stepping, true);
+        let rip = self.linear_rip();
+        self.event_at.0 = rip;
         let mut fault = first;
         let mut source = source;
         let mut doubled = first.vector == vector::DF && source == Source::Exception;
@@ -89,13 +93,24 @@ impl Cpu {
             if fault.vector == vector::PF && source != Source::External {
                 self.state.cr2 = fault.address;
             }
+            let mut trap = false;
+            if fault.vector == vector::DB && source == Source::Exception {
+                self.note_debug_exception(fault.address);
+                trap = fault.address & dr6::BD == 0;
+            }
             let saved = self.state;
-            if source == Source::Exception && fault.vector != vector::DB {
-                // What faults is to run again: its frame has RF set (SDM volume 3, 17.3.1.1).
+            if source == Source::Exception && !trap {
+                // What faults is to run again: its frame has RF set (SDM volume 3, 18.3.1.1). Instruction
+                // breakpoints leave that to their handler.
                 self.state.flags.set_other(bits::RF, true);
             }
             let next = match self.deliver(fault.vector, fault.code, source) {
-                Ok(None) => break,
+                Ok(None) => {
+                    if source != Source::External {
+                        self.exception_delivered(rip, fault);
+                    }
+                    break;
+                }
                 // It happens in the task that the event has led to.
                 Ok(Some(late)) => late,
                 Err(Abort) => {
@@ -113,9 +128,7 @@ impl Cpu {
                 && (contributory(fault.vector) && contributory(next.vector)
                     || fault.vector == vector::PF
                         && (contributory(next.vector) || next.vector == vector::PF));
-            // The debug exception of a task switch is no failure.
-            let failed = next.vector != vector::DB;
-            if doubled && failed {
+            if doubled {
                 self.triple_fault(first.vector, next.vector);
                 break;
             }
@@ -134,6 +147,23 @@ impl Cpu {
             source = Source::Exception;
         }
         self.stepping = stepping;
+    }
+
+    fn exception_delivered(&mut self, rip: u64, fault: Fault) {
+        self.event_at.1 = self.tick() + 1;
+        let Fault {
+            vector,
+            code,
+            address,
+        } = fault;
+        self.event(
+            rip,
+            Event::Exception {
+                vector,
+                code,
+                address,
+            },
+        );
     }
 
     fn abort_as_fault(&mut self) -> AbortReason {
@@ -169,9 +199,15 @@ impl Cpu {
         let saved = self.state;
         self.state.set_rip(return_rip);
         match self.deliver(vector, None, source) {
-            Ok(None) => Ok(()),
-            Ok(Some(late)) => {
-                self.deliver_fault(late);
+            Ok(late) => {
+                // TF is clear now: what steps over the instruction hears of the next one after the return.
+                self.step_trap_lost = true;
+                if source == Source::PrivilegedSoftware {
+                    self.state.dr[7] &= !dr7::GD;
+                }
+                if let Some(late) = late {
+                    self.deliver_fault(late);
+                }
                 Ok(())
             }
             Err(Abort) => {
@@ -605,9 +641,7 @@ impl Cpu {
     fn return_flags(&mut self, rflags: u64, bytes: u64, cpl: u8) {
         let mut changed = bits::ARITHMETIC | bits::TF | bits::DF | bits::NT;
         if bytes > 2 {
-            // RF would be clear again after one instruction, and what it holds off, breakpoints of the
-            // debug registers, is not modelled: it is never set in a running program.
-            changed |= bits::AC | bits::ID;
+            changed |= bits::AC | bits::ID | bits::RF;
         }
         if cpl <= self.state.flags.iopl() {
             changed |= bits::IF;

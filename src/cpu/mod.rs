@@ -12,8 +12,11 @@
 
 pub mod blocks;
 pub mod cpuid;
+pub mod debug;
 pub mod decode;
+pub mod events;
 pub mod exceptions;
+pub mod features;
 pub mod flags;
 pub mod isa;
 pub mod mmu;
@@ -35,6 +38,9 @@ use crate::memory::Memory;
 use crate::tick::Tick;
 use blocks::Blocks;
 use cpuid::CpuModel;
+use debug::Armed;
+use events::Event;
+use features::Features;
 use flags::Width;
 use mmu::tables::Tables;
 use mmu::tlb::{Access, Tlb};
@@ -43,6 +49,11 @@ use state::{State, gpr, rights, seg};
 use stops::{Stops, WatchHit};
 use touched::Touched;
 use world::{Dma, World};
+
+/// Version of what executing means: which tick comes when, and what it does to the state. To be raised with every
+/// change of that, so that states kept from before are not taken for what this program would compute. (The layout of
+/// the state has a version of its own.)
+pub const BEHAVIOUR_VERSION: u32 = 1;
 
 /// An instruction could not complete; [`Cpu::abort`] holds the reason. It has changed nothing but what the SDM says
 /// a faulting instruction may have changed, so that it can run again.
@@ -91,7 +102,7 @@ pub struct Fault {
     pub vector: u8,
     /// Error code, for the vectors that push one.
     pub code: Option<u32>,
-    /// For #PF: the linear address, which goes to CR2.
+    /// For #PF: the linear address, which goes to CR2. For #DB: the causes, which go to DR6.
     pub address: u64,
 }
 
@@ -150,14 +161,29 @@ pub struct Cpu {
     pub index: usize,
     /// The watchpoint that the instruction just stepped has hit.
     watch_hit: Option<WatchHit>,
+    /// What the watched bytes were before that, as far as there is room and they were mapped.
+    watched_before: [u8; stops::BEFORE_BYTES],
+    /// The event that a debugger wants to stop at and that the last tick has brought.
+    event_hit: Option<Event>,
+    /// Linear address of the instruction that runs alone, is interrupted, or has brought the last event; and the
+    /// position after the last exception.
+    event_at: (u64, Tick),
     /// The tick at which breakpoints are not looked at: where a debugger goes on from.
     pass_breakpoint: Option<Tick>,
     /// Guest RAM.
     pub memory: Memory,
     /// What a debugger wants.
     stops: Stops,
+    /// What the guest's debug registers arm (derived).
+    armed: Armed,
+    /// The instruction that runs by itself comes after one that loaded SS.
+    after_stack_load: bool,
+    /// The instruction that runs by itself raises no single-step trap, although TF was set before it.
+    step_trap_lost: bool,
     /// What CPUID says.
-    pub model: CpuModel,
+    model: CpuModel,
+    /// What follows from that (derived).
+    features: Features,
     blocks: Blocks,
     tables: Tables,
     new_tables: Vec<usize>,
@@ -187,9 +213,16 @@ impl Cpu {
             aborted_op: std::ptr::null(),
             index: 0,
             watch_hit: None,
+            watched_before: [0; stops::BEFORE_BYTES],
+            event_hit: None,
+            event_at: (0, 0),
             pass_breakpoint: None,
             memory,
             stops: Stops::default(),
+            armed: Armed::default(),
+            after_stack_load: false,
+            step_trap_lost: false,
+            features: Features::of(&model),
             model,
             blocks: Blocks::new(),
             tables: Tables::default(),
@@ -201,6 +234,18 @@ impl Cpu {
         });
         cpu.state_changed();
         cpu
+    }
+
+    /// The processor's CPUID table.
+    pub fn model(&self) -> &CpuModel {
+        &self.model
+    }
+
+    /// Makes it another processor.
+    pub fn set_model(&mut self, model: CpuModel) {
+        self.features = Features::of(&model);
+        self.model = model;
+        self.forget_code();
     }
 
     /// The current tick, at a boundary of instructions (or of the op that runs alone).
@@ -227,6 +272,7 @@ impl Cpu {
         self.state.seg_base[seg::NONE] = 0;
         self.forget_translations();
         self.update_mode();
+        self.update_armed();
         self.attention = true;
     }
 
@@ -264,6 +310,34 @@ impl Cpu {
         }
     }
 
+    /// Notices an event: the instruction (or delivery) that brings it is complete but for its tick.
+    #[cold]
+    #[inline(never)]
+    fn event(&mut self, rip: u64, event: Event) {
+        if let Some(touched) = &mut self.touched {
+            touched.events.add(&event);
+        }
+        if self.event_hit.is_none() && self.stops.catches(&event) {
+            self.event_hit = Some(event);
+            self.event_at.0 = rip;
+        }
+    }
+
+    /// The instruction at which the event of the last [`run::Exit::Event`] happened: its own, or the one interrupted.
+    pub fn event_rip(&self) -> u64 {
+        self.event_at.0
+    }
+
+    /// Whether the tick before the position delivered an exception.
+    pub fn has_faulted(&self) -> bool {
+        self.event_at.1 == self.tick()
+    }
+
+    /// What the bytes of the watchpoint in the last [`run::Exit::Watchpoint`] were before its tick: the first ones.
+    pub fn watched_before(&self) -> &[u8; stops::BEFORE_BYTES] {
+        &self.watched_before
+    }
+
     /// Runs past all stops, without forgetting them.
     pub fn ignore_stops(&mut self, ignore: bool) {
         self.stops.ignored = ignore;
@@ -272,6 +346,11 @@ impl Cpu {
     /// What the debugger wants to stop at.
     pub fn stops(&self) -> &Stops {
         &self.stops
+    }
+
+    /// Linear address of an op of the running block.
+    fn linear_of(&self, op: &Op) -> u64 {
+        self.linear(self.state.rip().wrapping_add(op.offset as u64))
     }
 
     /// RIP as a linear address.
@@ -517,9 +596,12 @@ impl Cpu {
 
     /// Begins to take notes of what is touched. Gives those taken so far.
     pub fn take_notes(&mut self) -> Option<Box<Touched>> {
-        self.forget_translations();
+        let written = self.tlb.take_stored();
+        self.tables.clear(&mut self.memory);
         self.blocks.forget_ways();
-        self.touched.replace(Box::default())
+        let mut touched = self.touched.replace(Box::default())?;
+        touched.written = written.unwrap_or_default();
+        Some(touched)
     }
 
     /// Forgets all decoded code, for RAM that was changed from outside.

@@ -5,7 +5,9 @@
 
 use super::cpuid::ARCH_CAPABILITIES;
 use super::state::{cr0, efer, seg};
+use super::world::World;
 use super::{Abort, Cpu};
+use crate::tick::Tick;
 
 /// Numbers of the registers that the processor has.
 pub mod index {
@@ -48,8 +50,13 @@ pub mod index {
     pub const GS_BASE: u32 = 0xc000_0101;
     pub const KERNEL_GS_BASE: u32 = 0xc000_0102;
     pub const TSC_AUX: u32 = 0xc000_0103;
+    pub const AMD_HWCR: u32 = 0xc001_0015;
+    pub const AMD_NB_CFG: u32 = 0xc001_001f;
 }
 use index::*;
+
+/// AMD's HWCR: the TSC counts with the frequency of P-state 0.
+const HWCR_VALUE: u64 = 1 << 24;
 
 /// Eight variable ranges, fixed ranges, write combining.
 const MTRRCAP_VALUE: u64 = 0x508;
@@ -78,16 +85,48 @@ fn valid_types(value: u64) -> bool {
 }
 
 impl Cpu {
+    /// RDMSR (`write` is `None`) or WRMSR for a processor whose instructions run elsewhere: on hardware that left
+    /// this register to us. `None`: #GP.
+    pub fn access_msr(
+        &mut self,
+        world: &mut dyn World,
+        now: Tick,
+        msr: u32,
+        write: Option<u64>,
+    ) -> Option<u64> {
+        self.set_tick(now);
+        self.with_world(world, |cpu| match write {
+            None => cpu.read_msr(msr),
+            Some(value) => cpu.write_msr(msr, value).map(|()| value),
+        })
+        .ok()
+    }
+
     /// The time-stamp counter as RDTSC shows it, at a tick.
-    pub(super) fn tsc(&mut self, now: crate::tick::Tick) -> u64 {
+    pub(super) fn tsc(&mut self, now: Tick) -> u64 {
         let cpu = self.index;
         self.world()
             .tsc(now, cpu)
             .wrapping_add(self.state.tsc_adjust)
     }
 
+    /// Whether the processor of this vendor has a register (AMD: APM volume 2, appendix A).
+    fn has_msr(&self, msr: u32) -> bool {
+        let leaf7 = self.model.exact(7, 0);
+        match msr {
+            AMD_HWCR | AMD_NB_CFG => self.features.amd,
+            PLATFORM_ID | FEATURE_CONTROL | MISC_ENABLE | BIOS_UPDT_TRIG => !self.features.amd,
+            TSC_ADJUST => leaf7[1] >> 1 & 1 != 0,
+            index::ARCH_CAPABILITIES => leaf7[3] >> 29 & 1 != 0,
+            _ => true,
+        }
+    }
+
     /// RDMSR at the current tick.
     pub(super) fn read_msr(&mut self, msr: u32) -> Result<u64, Abort> {
+        if !self.has_msr(msr) {
+            return self.general_protection();
+        }
         let s = &self.state;
         let value = match msr {
             TSC => {
@@ -102,7 +141,8 @@ impl Cpu {
                     None => self.general_protection(),
                 };
             }
-            PLATFORM_ID | BIOS_SIGN_ID | MCG_CAP | MCG_STATUS => 0,
+            PLATFORM_ID | BIOS_SIGN_ID | MCG_CAP | MCG_STATUS | AMD_NB_CFG => 0,
+            AMD_HWCR => HWCR_VALUE,
             // Locked, virtualisation off.
             FEATURE_CONTROL => 1,
             TSC_ADJUST => s.tsc_adjust,
@@ -137,6 +177,7 @@ impl Cpu {
     /// WRMSR at the current tick.
     pub(super) fn write_msr(&mut self, msr: u32, value: u64) -> Result<(), Abort> {
         let valid = match msr {
+            _ if !self.has_msr(msr) => false,
             TSC => {
                 let now = self.tick();
                 let old = self.tsc(now);
@@ -199,7 +240,9 @@ impl Cpu {
             GS_BASE => &mut s.seg_base[seg::GS],
             KERNEL_GS_BASE => &mut s.kernel_gs_base,
             // Commands without effect here: no predictor to flush, no microcode to load.
-            PRED_CMD | BIOS_UPDT_TRIG | BIOS_SIGN_ID | MCG_STATUS => return true,
+            // AMD's northbridge has nothing to configure.
+            PRED_CMD | BIOS_UPDT_TRIG | BIOS_SIGN_ID | MCG_STATUS | AMD_NB_CFG => return true,
+            AMD_HWCR => return value == HWCR_VALUE,
             _ => match fixed_slot(msr) {
                 Some(slot) if valid_types(value) => &mut s.mtrr.fixed[slot],
                 _ => return false,

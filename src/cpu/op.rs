@@ -177,7 +177,8 @@ pub fn resync(cpu: &mut Cpu, op: &Op) -> Flow {
 /// Stands before an instruction that may have a breakpoint.
 pub fn breakpoint(cpu: &mut Cpu, op: &Op) -> Flow {
     let rip = cpu.state.rip().wrapping_add(op.offset as u64);
-    if cpu.stops.is_breakpoint(rip) {
+    let address = cpu.linear(rip);
+    if cpu.stops.is_breakpoint(address) || cpu.armed.instruction_hits(address) != 0 {
         cpu.aborted_op = op;
         return Flow::Breakpoint;
     }

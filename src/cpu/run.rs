@@ -1,6 +1,8 @@
 //! The loop around blocks: budgets, interrupts, single steps, and what leaves them.
 
 use super::blocks::{Block, Key};
+use super::debug::{pending, shadow};
+use super::events::Event;
 use super::flags::bits;
 use super::op::Flow;
 use super::state::activity;
@@ -8,9 +10,6 @@ use super::stops::WatchHit;
 use super::world::{Interrupt, Pending, Wait, World};
 use super::{Abort, AbortReason, Cpu, Fault, op_flags, vector};
 use crate::tick::Tick;
-
-/// DR6.BS: the debug exception comes from single-stepping.
-const DR6_BS: u64 = 1 << 14;
 
 /// Why `run` came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +22,8 @@ pub enum Exit {
     Breakpoint,
     /// The last tick hit a watchpoint.
     Watchpoint(WatchHit),
+    /// The last tick brought an event to stop at.
+    Event(Event),
     /// The processor is halted, nothing is pending, and the world wants the caller to look around.
     Idle,
 }
@@ -32,29 +33,44 @@ impl Cpu {
     ///
     /// `pass_breakpoint` lets the instruction at the current position run although a breakpoint stands there.
     pub fn run(&mut self, world: &mut dyn World, until: Tick, pass_breakpoint: bool) -> Exit {
-        let pointer: *mut dyn World = world;
-        // SAFETY: only the lifetime changes; the pointer is cleared below, while `world` is still borrowed.
-        self.world = Some(unsafe {
-            std::mem::transmute::<*mut dyn World, *mut (dyn World + 'static)>(pointer)
-        });
         self.set_tick(self.tick());
         self.attention = true;
         self.pass_breakpoint = pass_breakpoint.then_some(self.tick());
         if self.blocks.is_full() {
             self.forget_code();
         }
-        let exit = self.run_inside(until);
-        self.world = None;
+        let exit = self.with_world(world, |cpu| cpu.run_inside(until));
         // No budget is left over: the position alone is kept.
         self.set_tick(self.tick());
         exit
+    }
+
+    /// Does something that may ask the world.
+    pub(super) fn with_world<T>(
+        &mut self,
+        world: &mut dyn World,
+        act: impl FnOnce(&mut Cpu) -> T,
+    ) -> T {
+        let pointer: *mut dyn World = world;
+        // SAFETY: only the lifetime changes; the pointer is cleared below, while `world` is still borrowed.
+        self.world = Some(unsafe {
+            std::mem::transmute::<*mut dyn World, *mut (dyn World + 'static)>(pointer)
+        });
+        let answer = act(self);
+        self.world = None;
+        answer
     }
 
     fn run_inside(&mut self, until: Tick) -> Exit {
         let mut pending = Pending::default();
         loop {
             if let Some(hit) = self.watch_hit.take() {
+                // One tick is one stop.
+                self.event_hit = None;
                 return Exit::Watchpoint(hit);
+            }
+            if let Some(event) = self.event_hit.take() {
+                return Exit::Event(event);
             }
             if self.remaining == 0 || self.attention {
                 let now = self.tick();
@@ -73,10 +89,11 @@ impl Cpu {
                 self.remaining = stop - now;
                 self.attention = false;
             }
-            if self.state.pending_trap != 0 {
-                self.state.pending_trap = 0;
-                self.state.dr[6] |= DR6_BS;
-                self.deliver_fault(Fault::plain(vector::DB));
+            if self.state.pending_trap != 0
+                && self.state.shadow != shadow::STACK
+                && self.state.activity <= activity::HALTED
+            {
+                self.deliver_traps();
                 self.remaining -= 1;
                 continue;
             }
@@ -95,11 +112,13 @@ impl Cpu {
                     Wait::Ended => return Exit::Ended,
                 }
             }
-            let alone = self.state.shadow != 0
-                || self.state.flags.other() & bits::TF != 0
-                || self.code_limit_is_near();
+            let flags = self.state.flags.other();
+            let alone =
+                self.state.shadow != 0 || flags & bits::TF != 0 || self.code_limit_is_near();
             let exit = if alone {
                 self.step()
+            } else if flags & bits::RF != 0 {
+                self.resume()
             } else {
                 self.run_blocks()
             };
@@ -175,7 +194,9 @@ impl Cpu {
 
     fn deliver_interrupt(&mut self, vector: u8) {
         self.state.activity = activity::RUNNING;
+        let rip = self.linear_rip();
         self.deliver_external(vector);
+        self.event(rip, Event::Interrupt { vector });
         self.remaining -= 1;
     }
 
@@ -198,10 +219,14 @@ impl Cpu {
     /// The block at RIP, or the fault of fetching it.
     fn find_block_unnoted(&mut self, single: bool) -> Result<*const Block, Abort> {
         let rip = self.state.rip();
+        let linear = self.linear(rip);
+        if !single && self.armed.instruction_hits(linear) != 0 {
+            // Before all faults of fetching.
+            return self.abort_with(AbortReason::Breakpoint);
+        }
         if self.mode != super::decode::Mode::Bits64 {
             self.check_code_limit(rip)?;
         }
-        let linear = self.linear(rip);
         if self.tlb.fetch(self.state.cpl == 3, linear).is_none() && self.at_breakpoint() {
             // Before the fetch sets an accessed bit.
             return self.abort_with(AbortReason::Breakpoint);
@@ -211,7 +236,28 @@ impl Cpu {
             physical,
             mode: self.mode,
             single,
+            limited: self.mode != super::decode::Mode::Bits64
+                && self.state.seg[super::state::seg::CS].limit != u32::MAX,
         };
+        let block = self.block_of(key, rip, linear)?;
+        if key.limited {
+            // SAFETY: just found.
+            let last = rip + unsafe { (*block).bytes } as u64 - 1;
+            if last > self.state.seg[super::state::seg::CS].limit as u64 {
+                // Up to the limit by single instructions; one that crosses it faults.
+                return if single {
+                    self.general_protection()
+                } else {
+                    self.find_block_unnoted(true)
+                };
+            }
+        }
+        Ok(block)
+    }
+
+    /// The block of a key, from the cache or newly made.
+    fn block_of(&mut self, key: Key, rip: u64, linear: u64) -> Result<*const Block, Abort> {
+        let single = key.single;
         if let Some(block) = self.blocks.get(&key) {
             // SAFETY: the cache gives live blocks.
             let second = unsafe { (*block).second };
@@ -316,10 +362,7 @@ impl Cpu {
                     if self.remaining == 0 {
                         return None;
                     }
-                    if self.pass_breakpoint == Some(self.tick()) {
-                        return self.step();
-                    }
-                    return Some(Exit::Breakpoint);
+                    return self.step();
                 }
             }
         }
@@ -331,6 +374,7 @@ impl Cpu {
         let target = unsafe { &*to };
         let same_page = (start ^ self.state.rip()) & !0xfff == 0;
         if same_page
+            && !from.key.limited
             && from.second.is_none()
             && target.second.is_none()
             && target.key.physical & !0xfff == from.key.physical & !0xfff
@@ -349,11 +393,12 @@ impl Cpu {
         (op.offset as u64, op.flags)
     }
 
-    /// Sets RIP outside of branches: 16-bit code runs on beyond FFFF, too, and into its segment's limit there.
+    /// Sets RIP, cut to 32 bits outside 64-bit mode.
     #[inline(always)]
     pub(super) fn set_rip_masked(&mut self, rip: u64) {
         let rip = match self.mode {
             super::decode::Mode::Bits64 => rip,
+            // 16-bit code goes on behind FFFFh, if its segment does; only branches are cut to their operand size.
             super::decode::Mode::Bits32 | super::decode::Mode::Bits16 => rip & 0xffff_ffff,
         };
         self.state.set_rip(rip);
@@ -371,18 +416,41 @@ impl Cpu {
         if self.at_breakpoint() {
             return Some(Exit::Breakpoint);
         }
+        let breakpoints = self.instruction_breakpoints();
+        if breakpoints != 0 {
+            let page = self.linear_rip() >> 12;
+            if let Some(touched) = &mut self.touched {
+                touched.not_fetched.insert(page);
+            }
+            return self.fault(Fault::debug(breakpoints as u64));
+        }
         self.stepping = true;
-        let exit = self.step_inside();
+        let exit = self.run_single();
         self.stepping = false;
         exit
     }
 
-    fn step_inside(&mut self) -> Option<Exit> {
-        let trap = self.state.flags.other() & bits::TF != 0;
+    /// Runs the instruction that EFLAGS.RF is set for: as in blocks, but without looking at breakpoints.
+    fn resume(&mut self) -> Option<Exit> {
+        if self.at_breakpoint() {
+            return Some(Exit::Breakpoint);
+        }
+        self.run_single()
+    }
+
+    /// Runs one instruction, which ends what the one before it held off, and gathers the traps of it.
+    fn run_single(&mut self) -> Option<Exit> {
+        let before = self.state.flags.other();
+        let traps = self.state.pending_trap;
+        self.after_stack_load = self.state.shadow == shadow::STACK;
+        self.step_trap_lost = false;
+        self.event_at.0 = self.linear_rip();
         self.state.shadow = 0;
         let Ok(block) = self.find_block(true) else {
             return self.after_abort(std::ptr::null());
         };
+        // Instructions find RF clear; IRET and unfinished repetitions set it.
+        self.state.flags.set_other(bits::RF, false);
         // SAFETY: as in `run_blocks`.
         let current = unsafe { &*block };
         let first = unsafe { &*current.first };
@@ -393,11 +461,18 @@ impl Cpu {
             }
         }
         let flow = (first.handler.get())(self, first);
+        self.after_stack_load = false;
         match flow {
             Flow::Fallthrough | Flow::Taken | Flow::Indirect | Flow::Attention => {
                 self.remaining -= 1;
             }
-            Flow::Abort => return self.after_abort(block),
+            Flow::Abort => {
+                if before & bits::RF != 0 {
+                    self.state.flags.set_other(bits::RF, true);
+                }
+                self.state.pending_trap = traps;
+                return self.after_abort(block);
+            }
             // The instruction has overwritten itself: it has run, and what follows is decoded anew. The op that
             // was not reached is the end of the block.
             Flow::Resync => {
@@ -405,8 +480,8 @@ impl Cpu {
             }
             Flow::Breakpoint => unreachable!("blocks of one instruction have no breakpoints"),
         }
-        if trap && self.state.flags.other() & bits::TF != 0 {
-            self.state.pending_trap = 1;
+        if before & bits::TF != 0 && !self.step_trap_lost {
+            self.state.pending_trap |= pending::STEP;
         }
         None
     }
@@ -427,7 +502,8 @@ impl Cpu {
                     self.step()
                 }
             }
-            AbortReason::Breakpoint => Some(Exit::Breakpoint),
+            // The debugger's or the guest's.
+            AbortReason::Breakpoint => self.step(),
             AbortReason::Fault(fault) => self.fault(fault),
             AbortReason::NotCanonical => {
                 let vector = if stack_operand {
@@ -445,6 +521,8 @@ impl Cpu {
             // The fetch of the next block faults, but the budget is used up: it will fault again.
             return None;
         }
+        // What the instruction did before it faulted is undone: it accessed nothing.
+        self.watch_hit = None;
         self.deliver_fault(fault);
         self.remaining -= 1;
         self.attention = true;

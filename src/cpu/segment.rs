@@ -1,6 +1,7 @@
 //! Segmentation: descriptors, selectors, limit and type checks (SDM volume 3, chapters 3 and 5).
 
 use super::decode::Mode;
+use super::op::{Op, op_flags};
 use super::state::{Segment, SystemSegment, rights, seg};
 use super::{Abort, Cpu, vector};
 
@@ -126,10 +127,27 @@ impl Cpu {
                 return Ok(base.wrapping_add(offset) & 0xffff_ffff);
             }
         }
-        if last > limit {
+        if last > limit && limit < 0xffff_ffff {
             return self.raise_code(fail, 0);
         }
         Ok(base.wrapping_add(offset) & 0xffff_ffff)
+    }
+
+    /// Linear address of `bytes` bytes within the memory operand, `skip` behind its start, with all checks: for
+    /// instructions whose parts are checked by themselves (`decode::prepare_address` leaves them alone).
+    pub(super) fn part_address(
+        &mut self,
+        op: &Op,
+        skip: u64,
+        bytes: usize,
+        write: bool,
+    ) -> Result<u64, Abort> {
+        let mut offset = self.effective_address(op).wrapping_add(skip);
+        if self.mode != Mode::Bits64 {
+            let wide = !op.has(op_flags::ADDRESS16);
+            offset &= if wide { 0xffff_ffff } else { 0xffff };
+        }
+        self.segment_address(op.seg as usize, offset, bytes, write)
     }
 
     /// Raises #GP where RIP lies outside the code segment (not in 64-bit mode).
@@ -224,8 +242,14 @@ impl Cpu {
         self.state.seg_base[register] = base;
     }
 
-    /// Loads a null selector. Intel clears the base; it stays in FS and GS where the SDM leaves it open.
+    /// Loads a null selector. Base and limit of FS and GS stay on AMD's processors, unless CPUID says otherwise.
     pub fn load_null(&mut self, register: usize, selector: u16) {
+        if !self.features.null_clears_base && matches!(register, seg::FS | seg::GS) {
+            let segment = &mut self.state.seg[register];
+            segment.rights = 0;
+            segment.selector = selector;
+            return;
+        }
         self.set_segment(
             register,
             Segment {

@@ -6,6 +6,7 @@
 //!
 //! Intel SDM volume 1 chapter 3, volume 3 chapter 2.
 
+use super::debug::{pending, shadow};
 use super::flags::Flags;
 use bytemuck::{Pod, Zeroable};
 
@@ -238,13 +239,13 @@ pub struct State {
     pub activity: u8,
     /// Current privilege level.
     pub cpl: u8,
-    /// Interrupts are held off for one instruction (after STI, MOV SS, POP SS).
+    /// What is held off for one instruction: see `cpu::debug::shadow`.
     pub shadow: u8,
     /// An NMI is being handled: further ones wait for IRET.
     pub nmi_blocked: u8,
     /// An NMI waits.
     pub nmi_pending: u8,
-    /// A single-step trap waits to be delivered.
+    /// Debug traps that wait to be delivered: see `cpu::debug::pending`.
     pub pending_trap: u8,
     /// Keeps the structure free of padding.
     pub reserved1: [u8; 2],
@@ -396,6 +397,8 @@ impl State {
         match () {
             () if self.cpl > 3 => Err("the privilege level is above 3"),
             () if self.activity > activity::SHUTDOWN => Err("the activity is unknown"),
+            () if self.shadow > shadow::STACK => Err("the interrupt shadow is unknown"),
+            () if self.pending_trap & !pending::ALL != 0 => Err("the waiting traps are unknown"),
             () if self.cr0 & cr0::PG != 0 && self.cr0 & cr0::PE == 0 => {
                 Err("paging is on without protection")
             }

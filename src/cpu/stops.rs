@@ -1,6 +1,7 @@
 //! What a debugger wants to stop at. Looked up when a block or a TLB entry is made, so that code that hits none
 //! pays nothing. The processor only notices; what it means is the timeline's business.
 
+use super::events::{Event, EventSet};
 use rustc_hash::FxHashSet;
 
 /// Which accesses a watchpoint sees.
@@ -13,6 +14,9 @@ pub enum WatchKind {
     /// Both.
     Access,
 }
+
+/// So many bytes of a watched range are remembered from before a hit.
+pub const BEFORE_BYTES: usize = 32;
 
 /// A watched range of linear addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,6 +52,8 @@ pub struct WatchHit {
     pub watchpoint: Watchpoint,
     /// Whether a store hit it.
     pub write: bool,
+    /// Linear address of the instruction.
+    pub rip: u64,
 }
 
 /// All breakpoints and watchpoints.
@@ -59,6 +65,10 @@ pub struct Stops {
     watchpoints: Vec<Watchpoint>,
     /// Linear pages (address / 4096) that a watchpoint touches.
     watched_pages: FxHashSet<u64>,
+    /// Interrupts, exceptions and the like.
+    events: EventSet,
+    /// Whether `events` has any.
+    has_events: bool,
     /// Nothing is hit for the time being; blocks and TLB entries stay as they are.
     pub(super) ignored: bool,
 }
@@ -87,13 +97,27 @@ impl Stops {
             offsets,
             watchpoints,
             watched_pages,
-            ignored: false,
+            ..Stops::default()
         }
+    }
+
+    /// Stops at these events, too.
+    pub fn with_events(self, events: EventSet) -> Stops {
+        Stops {
+            has_events: !events.is_empty(),
+            events,
+            ..self
+        }
+    }
+
+    /// Whether an event is one to stop at.
+    pub fn catches(&self, event: &Event) -> bool {
+        self.has_events && !self.ignored && self.events.has(event)
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.breakpoints.is_empty() && self.watchpoints.is_empty()
+        self.breakpoints.is_empty() && self.watchpoints.is_empty() && !self.has_events
     }
 
     /// Whether a breakpoint stands at an address.
@@ -130,14 +154,14 @@ impl Stops {
     }
 
     /// The first watchpoint that an access hits.
-    pub fn watch_hit(&self, address: u64, length: u64, write: bool) -> Option<WatchHit> {
+    pub fn watch_hit(&self, address: u64, length: u64, write: bool) -> Option<Watchpoint> {
         if self.ignored {
             return None;
         }
         self.watchpoints
             .iter()
             .find(|w| w.sees(write) && w.overlaps(address, length))
-            .map(|&watchpoint| WatchHit { watchpoint, write })
+            .copied()
     }
 }
 

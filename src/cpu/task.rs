@@ -7,6 +7,7 @@
 //!
 //! Not modelled: state that the SDM calls corrupted where loading CR3 fails; the new task has its registers then.
 
+use super::debug::pending;
 use super::flags::bits;
 use super::isa::system::set_cr3;
 use super::mmu::walk::Intent;
@@ -29,8 +30,6 @@ pub(super) enum Leave {
 const WIDE: u16 = 8;
 /// Type bit of a busy task-state segment.
 const BUSY: u8 = 2;
-/// DR6.BT: the debug exception comes from a task switch.
-const DR6_BT: u64 = 1 << 15;
 /// DR7.L0 to L3 and LE, which a task switch clears.
 const DR7_LOCAL: u64 = 0x155;
 
@@ -158,11 +157,13 @@ impl Cpu {
             Ok(image.trap)
         });
         self.update_mode();
+        self.update_armed();
         Ok(match entered {
-            Ok(false) => None,
-            Ok(true) => {
-                self.state.dr[6] |= DR6_BT;
-                Some(Fault::plain(vector::DB))
+            Ok(trap) => {
+                if trap {
+                    self.state.pending_trap |= pending::TASK;
+                }
+                None
             }
             Err(Abort) => Some(self.abort_fault()),
         })

@@ -15,11 +15,13 @@ pub const DATA: u64 = 0x2_0000;
 /// The page table of the lowest 2 MiB, in which the pages of RAM are present.
 pub const PAGE_TABLE: u64 = TABLES + 0x3000;
 const TABLES: u64 = 0x8000;
-const IDT: u64 = 0x4000;
+/// Interrupt gates of the 32 exceptions.
+pub const IDT: u64 = 0x4000;
 const GDT: u64 = 0x5000;
 /// Exception handlers: a HLT each, 16 bytes apart, in the order of the vectors.
 const HANDLERS: u64 = 0x6000;
 const STACK: u64 = 0x7000;
+const TASK_STATE: u64 = 0x7000;
 const CODE_SELECTOR: u16 = 8;
 
 /// A world without devices: a halted processor ends the run.
@@ -111,6 +113,51 @@ pub fn long_mode() -> Box<Cpu> {
     s.gpr[gpr::RSP] = STACK;
     cpu.state_changed();
     cpu
+}
+
+/// Puts a processor in 64-bit mode at privilege level 3, with all of RAM accessible and a stack for exceptions.
+pub fn drop_to_user(cpu: &mut Cpu) {
+    for table in 0..3 {
+        let at = TABLES + 0x1000 * table;
+        let entry = cpu.memory.read_u64(at);
+        cpu.memory.write(at, &(entry | 4).to_le_bytes());
+    }
+    for page in 0..256 {
+        let at = PAGE_TABLE + 8 * page;
+        let entry = cpu.memory.read_u64(at);
+        cpu.memory.write(at, &(entry | 4).to_le_bytes());
+    }
+    cpu.memory.write(TASK_STATE + 4, &STACK.to_le_bytes());
+    let s = &mut cpu.state;
+    s.tr.base = TASK_STATE;
+    s.tr.segment.limit = 0x67;
+    s.seg[seg::CS].rights = 0x20fb;
+    s.seg[seg::CS].selector = 0x33;
+    s.cpl = 3;
+    cpu.state_changed();
+}
+
+/// Puts a processor into 32-bit protected mode without paging: flat segments, and the same handlers.
+pub fn drop_to_protected(cpu: &mut Cpu) {
+    cpu.memory
+        .write(GDT + 0x10, &0x00cf_9b00_0000_ffffu64.to_le_bytes());
+    for vector in 0..32u64 {
+        let handler = HANDLERS + 16 * vector;
+        let gate = handler | 0x10 << 16 | 0x8e << 40;
+        cpu.memory.write(IDT + 8 * vector, &gate.to_le_bytes());
+    }
+    let flat = |rights, selector| Segment {
+        limit: 0xffff_ffff,
+        rights,
+        selector,
+    };
+    let s = &mut cpu.state;
+    s.cr0 &= !cr0::PG;
+    s.efer = 0;
+    s.cr4 &= !cr4::PAE;
+    s.seg = [flat(0xc093, 0x18); 6];
+    s.seg[seg::CS] = flat(0xc09b, 0x10);
+    cpu.state_changed();
 }
 
 /// Runs code until it halts, and gives the vector of the exception that it ended with, if it did. State and memory are

@@ -10,7 +10,13 @@ use rustc_hash::FxHashMap;
 
 use crate::gdb::agent::{Program, Subject};
 use crate::gdb::registers::{ROWS, TIME};
-use crate::timeline::api::{Condition, Conditions, Direction, Scene, Stops, Watchpoint};
+use crate::guest::linux::running::Running;
+use crate::guest::{InScene, Physical};
+use crate::monitor::{Process, Settings};
+use crate::timeline::api::{
+    Condition, Conditions, Direction, Event, EventSet, Registers, Scene, Stops, WatchKind,
+    Watchpoint,
+};
 
 /// At most so many of all kinds together: more than anybody sets, and a bound for memory and for the engine.
 pub const COUNT_MAX: usize = 10_000;
@@ -73,12 +79,105 @@ impl Expressions {
     }
 }
 
-/// The expressions of those breakpoints that have any, by address.
-struct Places(FxHashMap<u64, Vec<Arc<Expressions>>>);
+/// System calls that GDB wants to catch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Calls {
+    /// Their numbers; `None`: all.
+    pub numbers: Option<BTreeSet<u64>>,
+    /// How to see from which one the processor returns, where the guest is a Linux that tells.
+    pub running: Option<Running>,
+}
 
-impl Condition for Places {
+impl Calls {
+    /// The number of the system call that an event begins or ends, if it is one of these. `rip` is where a return has
+    /// gone to, if that is known.
+    pub fn number(
+        &self,
+        ram: &dyn Physical,
+        registers: &Registers,
+        event: &Event,
+        rip: Option<u64>,
+    ) -> Option<u64> {
+        let number = match *event {
+            Event::SystemCall { number, wide: true } => number,
+            Event::UserReturn => self.running?.system_call(ram, registers, rip)?,
+            _ => return None,
+        };
+        let wanted = self.numbers.as_ref();
+        wanted
+            .is_none_or(|numbers| numbers.contains(&number))
+            .then_some(number)
+    }
+}
+
+/// Says which hits count.
+struct Judge {
+    /// The expressions of those breakpoints that have any, by address.
+    places: FxHashMap<u64, Vec<Arc<Expressions>>>,
+    /// Those of watchpoints.
+    watched: BTreeMap<(u64, WatchKind), Option<Program>>,
+    /// The process that all is limited to.
+    only: Option<Process>,
+    /// What `monitor catch` catches ...
+    catches: EventSet,
+    /// ... and GDB's own `catch syscall`.
+    calls: Option<Calls>,
+}
+
+impl Judge {
+    fn is_needed(&self) -> bool {
+        !self.places.is_empty()
+            || !self.watched.is_empty()
+            || self.only.is_some()
+            || self.calls.is_some()
+    }
+
+    fn is_in_process(&self, scene: &mut dyn Scene) -> bool {
+        let Some(Process { pid, running }) = &self.only else {
+            return true;
+        };
+        let registers = scene.registers().clone();
+        running.process(&InScene(scene), &registers) == Some(*pid)
+    }
+}
+
+impl Condition for Judge {
+    fn watch_holds(&self, watched: (u64, WatchKind), scene: &mut dyn Scene) -> bool {
+        if !self.is_in_process(scene) {
+            return false;
+        }
+        match self.watched.get(&watched) {
+            Some(Some(program)) => {
+                !matches!(program.run(&mut Seen(scene), &mut Vec::new()), Ok(Some(0)))
+            }
+            _ => true,
+        }
+    }
+
+    fn event_holds(&self, event: &Event, scene: &mut dyn Scene) -> bool {
+        // Who runs changes there.
+        let switch = matches!(event, Event::Space { .. });
+        if !switch && !self.is_in_process(scene) {
+            return false;
+        }
+        if self.catches.has(event) {
+            return true;
+        }
+        let registers = scene.registers().clone();
+        let calls = self.calls.as_ref();
+        calls.is_some_and(|calls| {
+            let rip = Some(registers.rip);
+            calls
+                .number(&InScene(scene), &registers, event, rip)
+                .is_some()
+        })
+    }
+
     fn holds(&self, addr: u64, direction: Direction, scene: &mut dyn Scene) -> bool {
-        let Some(all) = self.0.get(&addr) else {
+        if !self.is_in_process(scene) {
+            return false;
+        }
+        let Some(all) = self.places.get(&addr) else {
             return true;
         };
         let seen = &mut Seen(scene);
@@ -99,6 +198,8 @@ pub struct Breakpoints {
     bytes: usize,
     /// What came with the Z packet that is being handled.
     pub arriving: Expressions,
+    /// What GDB's `catch syscall` wants.
+    pub calls: Option<Calls>,
 }
 
 impl Breakpoints {
@@ -171,8 +272,8 @@ impl Breakpoints {
         stops
     }
 
-    /// What the timeline is to stop at.
-    pub fn stops(&self) -> Stops {
+    /// What the timeline is to stop at, together with what monitor commands have set.
+    pub fn stops(&self, settings: &Settings) -> Stops {
         let mut breakpoints: Vec<u64> = self.code.keys().map(|&(addr, _)| addr).collect();
         breakpoints.dedup();
         let mut places: FxHashMap<u64, Vec<Arc<Expressions>>> = FxHashMap::default();
@@ -182,10 +283,32 @@ impl Breakpoints {
                 places.insert(addr, all.cloned().collect());
             }
         }
-        let conditions = (!places.is_empty()).then(|| Arc::new(Places(places)) as Arc<_>);
+        let watched = settings
+            .watch_conditions
+            .iter()
+            .map(|one| ((one.addr, one.kind), Program::new(&one.code).ok()))
+            .collect();
+        let catches = settings.catches.events();
+        let mut events = catches.clone();
+        if let Some(calls) = &self.calls {
+            match &calls.numbers {
+                Some(numbers) => numbers.iter().for_each(|&number| events.add_call(number)),
+                None => events.add_all_calls(),
+            }
+            events.returns |= calls.running.is_some();
+        }
+        let judge = Judge {
+            places,
+            watched,
+            only: settings.only,
+            catches,
+            calls: self.calls.clone(),
+        };
+        let conditions = judge.is_needed().then(|| Arc::new(judge) as Arc<_>);
         Stops {
             breakpoints,
             watchpoints: self.watched.iter().copied().collect(),
+            events,
             conditions: Conditions(conditions),
         }
     }
@@ -194,7 +317,6 @@ impl Breakpoints {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::timeline::api::WatchKind;
 
     #[test]
     fn setting_twice_is_setting_once() {
@@ -208,11 +330,11 @@ mod tests {
             assert!(b.add(5, Kind::Hardware) && b.add(5, Kind::Software) && b.watch(watchpoint));
         }
         assert_eq!(
-            b.stops(),
+            b.stops(&Settings::default()),
             Stops {
                 breakpoints: vec![5],
                 watchpoints: vec![watchpoint],
-                conditions: Conditions::default(),
+                ..Stops::default()
             }
         );
         assert_eq!(b.kind_at(5), Some(Kind::Software));
@@ -220,7 +342,7 @@ mod tests {
         assert_eq!(b.kind_at(5), Some(Kind::Hardware));
         b.remove(5, Kind::Hardware);
         b.unwatch(watchpoint);
-        assert!(b.stops().is_empty());
+        assert!(b.stops(&Settings::default()).is_empty());
     }
 
     #[test]

@@ -2,8 +2,11 @@
 
 use crate::gdb::breakpoints::Breakpoints;
 use crate::gdb::syntax::Thread;
+use crate::guest::AtPosition;
+use crate::guest::linux::running::Running;
+use crate::monitor::Settings;
 use crate::tick::Tick;
-use crate::timeline::api::Debuggee;
+use crate::timeline::api::{Debuggee, Stops};
 
 /// How GDB wants the machine to move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +31,13 @@ pub struct Context<'d> {
     pub breakpoints: Breakpoints,
     /// The processor that GDB looks at: chosen by Hg, or the one of the last stop.
     pub selected: usize,
-    /// Where `monitor seek` wants to go: the next resumption goes there, whatever it is. GDB learns of a new position
-    /// in no other way than by a stop.
-    pub armed: Option<Tick>,
+    /// What monitor commands have set. What they have armed takes the next resumption, whatever it is: GDB learns of a
+    /// new position in no other way than by a stop.
+    pub settings: Settings,
+    /// The system call that the last stop is about.
+    pub call: Option<u64>,
+    /// The table of `info os` that GDB reads in parts: position and name, and its text.
+    pub table: Option<((Tick, Vec<u8>), String)>,
     /// The resumption that GDB asked for just now.
     pub plan: Option<Plan>,
     /// Addresses of memory packets are guest-physical.
@@ -47,11 +54,25 @@ impl<'d> Context<'d> {
             debuggee,
             breakpoints: Breakpoints::default(),
             selected,
-            armed: None,
+            settings: Settings::default(),
+            call: None,
+            table: None,
             plan: None,
             physical: false,
             multiprocess: false,
         }
+    }
+
+    /// What the machine is to stop at.
+    pub fn stops(&mut self) -> Stops {
+        let debuggee = &*self.debuggee;
+        if let Some(calls) = &mut self.breakpoints.calls
+            && calls.running.is_none()
+        {
+            // Where no Linux is to be seen yet, returns are not told of.
+            calls.running = Running::find(&AtPosition(debuggee), self.selected).ok();
+        }
+        self.breakpoints.stops(&self.settings)
     }
 
     /// How GDB calls a processor.
@@ -74,10 +95,10 @@ impl<'d> Context<'d> {
     /// Reads memory of the kind that GDB looks at; returns how many bytes could be read from the start on.
     pub fn read_memory(&self, addr: u64, out: &mut [u8]) -> usize {
         let wanted = out.len();
-        let read = if self.physical {
-            self.debuggee.read_physical(addr, out)
-        } else {
-            self.debuggee.read_virtual(self.selected, addr, out)
+        let read = match &self.settings.space {
+            _ if self.physical => self.debuggee.read_physical(addr, out),
+            Some((_, space)) => space.read(&AtPosition(&*self.debuggee), addr, out),
+            None => self.debuggee.read_virtual(self.selected, addr, out),
         };
         read.min(wanted)
     }

@@ -3,7 +3,8 @@
 //!
 //! Names and order follow GDB's own features/i386/64bit-*.xml up to the segment bases and AVX, and QEMU's names after
 //! them (kernel scripts rely on `$cr3`, `$gs_base`, `$k_gs_base`). A register's number is its row. What few look at is
-//! in the group "system" (GDB 13 reads groups, but its x86 code goes by types and shows all of them). Last come the
+//! in the group "system" (GDB 13 reads groups, but its x86 code goes by types and shows all of them). The operating
+//! system is called Linux whatever the guest is: GDB's `catch syscall` wants it so. Last come the
 //! position and the guest time, so that conditions can be about them.
 
 use std::fmt::Write as _;
@@ -45,6 +46,10 @@ static CORE: Feature = Feature {
 <field name="VIF" start="19" end="19"/><field name="VIP" start="20" end="20"/><field name="ID" start="21" end="21"/>
 </flags>
 "#,
+};
+static LINUX: Feature = Feature {
+    name: "org.gnu.gdb.i386.linux",
+    types: "",
 };
 static SSE: Feature = Feature {
     name: "org.gnu.gdb.i386.sse",
@@ -204,7 +209,7 @@ macro_rules! gpr {
 }
 
 /// All registers in the order of the wire.
-pub static ROWS: [Row; 120] = [
+pub static ROWS: [Row; 121] = [
     gpr!("rax", 0, "int64"),
     gpr!("rbx", 3, "int64"),
     gpr!("rcx", 1, "int64"),
@@ -325,10 +330,12 @@ pub static ROWS: [Row; 120] = [
     system("tsc_aux", |r| r.tsc_aux.into()),
     rare(&POSITION, "rv_tick", 64, "uint64", |r| r.tick.into()),
     rare(&POSITION, "rv_time", 64, "uint64", |r| r.time.into()),
+    // No register of the machine's: GDB refuses `catch syscall` without it. -1 says that no call is to be restarted.
+    rare(&LINUX, "orig_rax", 64, "int64", |_| u128::MAX),
 ];
 
 /// Number of the guest time.
-pub const TIME: usize = ROWS.len() - 1;
+pub const TIME: usize = ROWS.len() - 2;
 
 /// Registers that every stop reply carries, so that stepping needs no `g`: rip, rsp and rbp by number.
 pub const EXPEDITED: [usize; 3] = [16, 7, 6];
@@ -355,7 +362,7 @@ pub fn target_xml() -> &'static str {
     static XML: LazyLock<String> = LazyLock::new(|| {
         let mut xml = String::from(
             "<?xml version=\"1.0\"?>\n<!DOCTYPE target SYSTEM \"gdb-target.dtd\">\n<target version=\"1.0\">\n\
-             <architecture>i386:x86-64</architecture>\n",
+             <architecture>i386:x86-64</architecture>\n<osabi>GNU/Linux</osabi>\n",
         );
         let mut open: Option<&Feature> = None;
         for row in &ROWS {

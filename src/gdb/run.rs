@@ -4,7 +4,10 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::gdb::context::{Context, Plan};
-use crate::timeline::api::{Direction, SceneOf, Stop, StopReason, Stops};
+use crate::guest::AtPosition;
+use crate::monitor::{self, Armed};
+use crate::tick::Tick;
+use crate::timeline::api::{Direction, Event, SceneOf, Stop, StopReason, Stops};
 
 /// How a resumption ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +39,18 @@ pub fn carry_out(
     interrupt: &AtomicBool,
     console: &mut dyn FnMut(&[u8]),
 ) -> Halt {
-    if let Some(tick) = context.armed.take() {
+    if let Some(armed) = context.settings.armed.take() {
+        let tick = match armed {
+            Armed::Seek(tick) => tick,
+            Armed::Ask(line) => match ask(context, &line, interrupt) {
+                Some(tick) => tick,
+                None => {
+                    return Halt::Arrived {
+                        cpu: context.selected,
+                    };
+                }
+            },
+        };
         if let Err(why) = context.debuggee.seek(tick, interrupt) {
             console(format!("seek to tick {tick}: {why}\n").as_bytes());
         } else if context.debuggee.position() != tick {
@@ -48,7 +62,7 @@ pub fn carry_out(
             cpu: context.selected,
         };
     }
-    let stops = context.breakpoints.stops();
+    let stops = context.stops();
     let stop = match plan {
         Plan::Continue => run_forward(context, &stops, interrupt, console),
         Plan::ReverseContinue => context.debuggee.run(Direction::Backward, &stops, interrupt),
@@ -62,7 +76,43 @@ pub fn carry_out(
         console(format!("{report}\n").as_bytes());
     }
     context.selected = stop.cpu;
+    if let StopReason::Event(event) = &stop.reason {
+        tell_event(context, event, stop.cpu, console);
+    }
     Halt::Stopped(stop)
+}
+
+/// Runs a monitor command that was kept for now. Gives where it wants to go.
+fn ask(context: &mut Context<'_>, line: &str, interrupt: &AtomicBool) -> Option<Tick> {
+    let mut scope = monitor::Scope {
+        debuggee: context.debuggee,
+        settings: &mut context.settings,
+        interrupt,
+    };
+    let text = monitor::run(&mut scope, line);
+    context.settings.answer = Some(text);
+    match context.settings.armed.take() {
+        Some(Armed::Seek(tick)) => Some(tick),
+        _ => None,
+    }
+}
+
+/// Says what was caught; GDB has words of its own only for system calls that it wants to catch itself.
+fn tell_event(
+    context: &mut Context<'_>,
+    event: &Event,
+    cpu: usize,
+    console: &mut dyn FnMut(&[u8]),
+) {
+    let calls = context.breakpoints.calls.clone();
+    context.call = calls.and_then(|calls| {
+        let debuggee = &*context.debuggee;
+        calls.number(&AtPosition(debuggee), &debuggee.registers(cpu), event, None)
+    });
+    if context.call.is_none() {
+        let number = context.settings.catches.catching(event).unwrap_or(0);
+        console(format!("catch {number}: {event}\n").as_bytes());
+    }
 }
 
 /// Runs the commands of the breakpoints that were met; says whether the run stops.

@@ -8,11 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::gdb::context::Context;
 use crate::gdb::features::{self, Answer};
-use crate::gdb::framing::{Event, frame};
+use crate::gdb::framing::{Event, PACKET_BYTES_MAX, frame};
 use crate::gdb::run;
 use crate::gdb::stub::{Refused, State, Stub};
 use crate::gdb::syntax;
+use crate::monitor;
 use crate::timeline::api::Debuggee;
+
+/// Text in one packet.
+const TEXT_BYTES_MAX: usize = PACKET_BYTES_MAX / 4;
 
 /// Whether a session goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +104,7 @@ impl<'d> Session<'d> {
         log::trace!("<- {}", String::from_utf8_lossy(body));
         match features::answer(&mut self.context, body) {
             Answer::Reply(reply) => self.send(wire, reply),
+            Answer::Monitor(line) => self.monitor(&line, wire, interrupt),
             Answer::StopAcknowledging => {
                 // The answer is still acknowledged by GDB, the next packet no more by us.
                 self.acknowledge = false;
@@ -116,6 +121,27 @@ impl<'d> Session<'d> {
                 self.deliver(outcome, &append, wire, interrupt)
             }
         }
+    }
+
+    /// Runs a monitor command: its text goes out in packets of a length that GDB takes.
+    fn monitor(
+        &mut self,
+        line: &str,
+        wire: &mut dyn Write,
+        interrupt: &AtomicBool,
+    ) -> io::Result<Flow> {
+        let mut scope = monitor::Scope {
+            debuggee: self.context.debuggee,
+            settings: &mut self.context.settings,
+            interrupt,
+        };
+        let text = monitor::run(&mut scope, line);
+        for part in text.as_bytes().chunks(TEXT_BYTES_MAX) {
+            let mut body = b"O".to_vec();
+            syntax::push_hex(&mut body, part);
+            self.send(wire, body)?;
+        }
+        self.send(wire, b"OK".to_vec())
     }
 
     /// Sends what the stub has answered; if it wants the machine to run, runs it.

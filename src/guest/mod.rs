@@ -9,13 +9,17 @@ pub mod linux;
 pub mod paging;
 pub mod symbol_file;
 
-use crate::timeline::api::{Debuggee, Registers};
+use crate::timeline::api::{Debuggee, Registers, Scene};
 use thiserror::Error;
 
-/// A machine that stands still, to look at.
-pub trait Guest {
+/// RAM, to look at.
+pub trait Physical {
     /// Reads RAM from a guest-physical address on; gives the number of bytes before the first that is not RAM.
     fn read_physical(&self, address: u64, out: &mut [u8]) -> usize;
+}
+
+/// A machine that stands still, to look at.
+pub trait Guest: Physical {
     /// Registers of a processor.
     fn registers(&self, cpu: usize) -> Registers;
     /// Number of processors, at least 1.
@@ -27,11 +31,22 @@ pub trait Guest {
 /// A recording at its position, as a guest.
 pub struct AtPosition<'a>(pub &'a dyn Debuggee);
 
-impl Guest for AtPosition<'_> {
+impl Physical for AtPosition<'_> {
     fn read_physical(&self, address: u64, out: &mut [u8]) -> usize {
         self.0.read_physical(address, out)
     }
+}
 
+/// What a condition looks at, as RAM.
+pub struct InScene<'a>(pub &'a dyn Scene);
+
+impl Physical for InScene<'_> {
+    fn read_physical(&self, address: u64, out: &mut [u8]) -> usize {
+        self.0.read_physical(address, out)
+    }
+}
+
+impl Guest for AtPosition<'_> {
     fn registers(&self, cpu: usize) -> Registers {
         self.0.registers(cpu)
     }

@@ -2,7 +2,7 @@
 //!
 //! Permissions and reserved bits do not matter here: a debugger wants to see what is there.
 
-use super::{Guest, GuestError};
+use super::{GuestError, Physical};
 use crate::cpu::state::{cr0, efer};
 use crate::timeline::api::Registers;
 
@@ -54,7 +54,7 @@ impl AddressSpace {
     }
 
     /// Guest-physical address of a linear one, and how many bytes from there on lie in the same page.
-    pub fn translate(&self, guest: &dyn Guest, address: u64) -> Option<(u64, u64)> {
+    pub fn translate(&self, guest: &dyn Physical, address: u64) -> Option<(u64, u64)> {
         let mut table = self.root;
         let mut shift = 12 + 9 * (self.levels - 1);
         loop {
@@ -75,7 +75,7 @@ impl AddressSpace {
     }
 
     /// Reads linear memory; gives the number of bytes before the first that is not mapped or no RAM.
-    pub fn read(&self, guest: &dyn Guest, address: u64, out: &mut [u8]) -> usize {
+    pub fn read(&self, guest: &dyn Physical, address: u64, out: &mut [u8]) -> usize {
         let mut done = 0;
         while done < out.len() {
             let at = address.wrapping_add(done as u64);
@@ -93,19 +93,19 @@ impl AddressSpace {
     }
 
     /// A little-endian number of linear memory.
-    pub fn read_u64(&self, guest: &dyn Guest, address: u64) -> Option<u64> {
+    pub fn read_u64(&self, guest: &dyn Physical, address: u64) -> Option<u64> {
         let mut bytes = [0; 8];
         (self.read(guest, address, &mut bytes) == 8).then(|| u64::from_le_bytes(bytes))
     }
 
     /// A little-endian number of linear memory.
-    pub fn read_u32(&self, guest: &dyn Guest, address: u64) -> Option<u32> {
+    pub fn read_u32(&self, guest: &dyn Physical, address: u64) -> Option<u32> {
         let mut bytes = [0; 4];
         (self.read(guest, address, &mut bytes) == 4).then(|| u32::from_le_bytes(bytes))
     }
 
     /// What is mapped from `start`, which is a multiple of 1 GiB, for 1 GiB; runs that touch are one.
-    pub fn mapped_gigabyte(&self, guest: &dyn Guest, start: u64) -> Vec<Mapped> {
+    pub fn mapped_gigabyte(&self, guest: &dyn Physical, start: u64) -> Vec<Mapped> {
         let mut table = self.root;
         let mut shift = 12 + 9 * (self.levels - 1);
         while shift > 21 {
@@ -152,14 +152,14 @@ fn extend(runs: &mut Vec<Mapped>, address: u64, length: u64) {
     }
 }
 
-fn entry(guest: &dyn Guest, table: u64, index: u64) -> u64 {
+fn entry(guest: &dyn Physical, table: u64, index: u64) -> u64 {
     let mut bytes = [0; 8];
     // Absent memory reads as not present.
     guest.read_physical(table + index * 8, &mut bytes);
     u64::from_le_bytes(bytes)
 }
 
-fn whole_table(guest: &dyn Guest, table: u64) -> [u64; 512] {
+fn whole_table(guest: &dyn Physical, table: u64) -> [u64; 512] {
     let mut bytes = [0; 4096];
     guest.read_physical(table, &mut bytes);
     std::array::from_fn(|n| u64::from_le_bytes(std::array::from_fn(|byte| bytes[n * 8 + byte])))

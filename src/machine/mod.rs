@@ -4,6 +4,7 @@
 //! whole machine.
 
 pub mod boot;
+pub mod compare;
 mod digest;
 mod entry;
 pub mod outputs;
@@ -21,8 +22,9 @@ use crate::tick::Tick;
 use bytemuck::Zeroable;
 use thiserror::Error;
 
-/// Version of what [`Machine::save`] gives; changes with the layout of [`State`].
-pub const STATE_VERSION: u32 = 1;
+/// Version of what [`Machine::save`] gives; changes with the layout of [`State`], and when the processor comes to
+/// behave differently in what existing recordings do (2: EFLAGS.RF).
+pub const STATE_VERSION: u32 = 2;
 
 /// Why a saved state cannot be loaded.
 #[derive(Debug, Error, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{COMMANDS, Command, Scope, find};
+use super::{COMMANDS, Command, Completes, Scope, find};
 
 pub static COMMAND: Command = Command {
     name: "help",
@@ -11,8 +11,11 @@ pub static COMMAND: Command = Command {
     manual: "Without an argument: one line for each command.\n\
              With a command's name: all there is to say about it.\n\
              With --json: all of it as JSON, for scripts.\n",
-    resumes: false,
+    examples: &["help", "help seek"],
+    words: &["--json"],
+    completes: Completes::Command,
     run,
+    ..Command::PLAIN
 };
 
 fn run(_: &mut Scope<'_>, args: &[&str]) -> Result<String, String> {
@@ -33,12 +36,16 @@ fn run(_: &mut Scope<'_>, args: &[&str]) -> Result<String, String> {
         ["--json"] => Ok(json()),
         [name] => {
             let command = find(name)?;
-            Ok(format!(
-                "usage: monitor {}\n{}\n\n{}",
+            let mut text = format!(
+                "usage: monitor {}\n{}\n\n{}\nexamples:\n",
                 command.usage, command.summary, command.manual
-            ))
+            );
+            for example in command.examples {
+                let _ = writeln!(text, "  monitor {example}");
+            }
+            Ok(text)
         }
-        _ => Err(format!("usage: monitor {}", COMMAND.usage)),
+        _ => COMMAND.misused(),
     }
 }
 
@@ -51,7 +58,11 @@ fn json() -> String {
                 "usage": command.usage,
                 "summary": command.summary,
                 "manual": command.manual,
+                "examples": command.examples,
+                "words": command.words,
+                "completes": command.completes.name(),
                 "resumes": command.resumes,
+                "searches": command.searches,
             })
         })
         .collect();

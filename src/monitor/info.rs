@@ -11,13 +11,14 @@ pub static COMMAND: Command = Command {
     manual: "Shows the machine, the length of the recording in ticks (one instruction, one iteration of a\n\
              repeated string instruction or one delivered interrupt each), its events by kind, its size\n\
              and why it ended.\n",
-    resumes: false,
+    examples: &["info"],
     run,
+    ..Command::PLAIN
 };
 
 fn run(scope: &mut Scope<'_>, args: &[&str]) -> Result<String, String> {
     if !args.is_empty() {
-        return Err(format!("usage: monitor {}", COMMAND.usage));
+        return COMMAND.misused();
     }
     let debuggee = &scope.debuggee;
     let what = debuggee.describe();

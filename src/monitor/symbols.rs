@@ -15,14 +15,15 @@ pub static COMMAND: Command = Command {
              addresses, into a file in the server's directory for temporary files, whose name is the last line\n\
              of the answer: load it with `symbol-file NAME`. A later call of the same server replaces it.\n\
              With gdb-scripts/retrovisor.py loaded, `rv symbols` does both.\n",
-    resumes: false,
+    examples: &["symbols"],
     run,
+    ..Command::PLAIN
 };
 
 fn run(scope: &mut Scope<'_>, args: &[&str]) -> Result<String, String> {
     // No name is taken: whoever can connect must not be able to write just anywhere.
     if !args.is_empty() {
-        return Err(format!("usage: monitor {}", COMMAND.usage));
+        return COMMAND.misused();
     }
     let made = symbol_file::find(&AtPosition(&*scope.debuggee)).map_err(|why| why.to_string())?;
     let path = std::env::temp_dir().join(format!("retrovisor-{}.sym", std::process::id()));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Command, Scope, seconds, share};
+use super::{Armed, Command, Scope, seconds, share};
 
 pub static COMMAND: Command = Command {
     name: "when",
@@ -10,13 +10,14 @@ pub static COMMAND: Command = Command {
     summary: "where we are: tick, share of the recording, guest time, mode, last event",
     manual: "A tick names exactly one state of the machine: the same number is the same state for everybody\n\
              who has the recording. `monitor seek TICK` goes back to it.\n",
-    resumes: false,
+    examples: &["when"],
     run,
+    ..Command::PLAIN
 };
 
 fn run(scope: &mut Scope<'_>, args: &[&str]) -> Result<String, String> {
     if !args.is_empty() {
-        return Err(format!("usage: monitor {}", COMMAND.usage));
+        return COMMAND.misused();
     }
     let debuggee = &*scope.debuggee;
     let here = debuggee.position();
@@ -43,8 +44,14 @@ fn run(scope: &mut Scope<'_>, args: &[&str]) -> Result<String, String> {
         }
         None => text.push_str("no event so far\n"),
     }
-    if let Some(tick) = scope.armed {
-        let _ = writeln!(text, "a seek to tick {tick} waits for `continue`");
+    match &scope.settings.armed {
+        Some(Armed::Seek(tick)) => {
+            let _ = writeln!(text, "a seek to tick {tick} waits for `continue`");
+        }
+        Some(Armed::Ask(line)) => {
+            let _ = writeln!(text, "`{line}` waits for `continue`");
+        }
+        None => {}
     }
     Ok(text)
 }

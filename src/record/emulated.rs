@@ -1,9 +1,11 @@
 //! The emulating recorder: the engine runs with live devices, and everything is written down.
 
 use super::console::Console;
-use super::live::Live;
+use super::keeper::{Keeper, Nothing};
+use super::live::{Live, Random};
 use super::recorder::Recorder;
 use crate::cpu::cpuid::CpuModel;
+pub use crate::cpu::cpuid::{Level, Processor, Vendor};
 use crate::cpu::run::Exit;
 use crate::machine::{Machine, STATE_VERSION, boot};
 use crate::memory::MemoryError;
@@ -33,6 +35,8 @@ pub struct Plan<'a> {
     pub initrd_name: Option<String>,
     /// The kernel's command line.
     pub cmdline: String,
+    /// Which processor.
+    pub cpu: Processor,
     /// RAM in bytes.
     pub ram_bytes: u64,
     /// Which boot protocol, if not the natural one.
@@ -45,6 +49,8 @@ pub struct Plan<'a> {
     pub rtc_epoch_s: u64,
     /// When this is, for the header.
     pub created_unix_s: u64,
+    /// Where RDRAND and RDSEED get their numbers.
+    pub random: Random,
     /// A random number that tells this recording from all others.
     pub identity: [u8; 16],
 }
@@ -95,12 +101,16 @@ pub struct Prepared {
 
 /// Loads the kernel into a new machine.
 pub fn prepare(plan: &Plan) -> Result<Prepared, RecordError> {
+    prepare_as(plan, CpuModel::new(plan.cpu))
+}
+
+/// The same with a processor of somebody's choice.
+pub(super) fn prepare_as(plan: &Plan, model: CpuModel) -> Result<Prepared, RecordError> {
     let board_config = BoardConfig {
         cpus: 1,
         ram_bytes: plan.ram_bytes,
         rtc_epoch_s: plan.rtc_epoch_s,
     };
-    let model = CpuModel::native();
     let mut machine = Machine::new(plan.ram_bytes, model.clone())?;
     let layout = boot::Layout {
         ram_bytes: plan.ram_bytes,
@@ -122,17 +132,13 @@ pub fn prepare(plan: &Plan) -> Result<Prepared, RecordError> {
     })
 }
 
-fn config(plan: &Plan, prepared: &Prepared) -> MachineConfig {
-    let leaf0 = prepared.model.query(0, 0);
-    let vendor: Vec<u8> = [leaf0[1], leaf0[3], leaf0[2]]
-        .iter()
-        .flat_map(|r| r.to_le_bytes())
-        .collect();
+/// What the header of a recording says.
+pub(super) fn config(plan: &Plan, prepared: &Prepared) -> MachineConfig {
     MachineConfig {
         ram_bytes: plan.ram_bytes,
         cpus: 1,
-        cpu_vendor: String::from_utf8_lossy(&vendor).into_owned(),
-        cpu_model: "retrovisor".to_string(),
+        cpu_vendor: prepared.model.vendor_text(),
+        cpu_model: plan.cpu.level.name().to_string(),
         cpuid: prepared
             .model
             .leaves
@@ -157,6 +163,8 @@ fn config(plan: &Plan, prepared: &Prepared) -> MachineConfig {
         identity: Identity(plan.identity),
         digest_distance_ticks: DIGEST_DISTANCE,
         ns_per_tick: NS_PER_TICK,
+        untimed: false,
+        statistics: Default::default(),
     }
 }
 
@@ -165,23 +173,26 @@ pub fn record(
     plan: &Plan,
     path: &Path,
     console: Box<dyn Console>,
+    progress: impl FnMut(Tick, GuestNs, u64),
+) -> Result<Outcome, RecordError> {
+    record_kept(plan, path, console, &mut Nothing, progress)
+}
+
+/// Records a run into a file, and lets somebody keep states of the machine on the way.
+pub fn record_kept(
+    plan: &Plan,
+    path: &Path,
+    console: Box<dyn Console>,
+    keeper: &mut dyn Keeper,
     mut progress: impl FnMut(Tick, GuestNs, u64),
 ) -> Result<Outcome, RecordError> {
     let mut prepared = prepare(plan)?;
-    let mut writer = Writer::create(path, &config(plan, &prepared))?;
+    let config = config(plan, &prepared);
+    let mut writer = Writer::create(path, &config)?;
     let started = Instant::now();
     let machine = &mut prepared.machine;
-    {
-        let memory = &machine.cpu.memory;
-        let numbers: Vec<u64> = (0..memory.pages())
-            .map(|page| memory.page_address(page) >> 12)
-            .collect();
-        writer.ram(numbers, |number, out| {
-            memory.read(number << 12, out);
-        })?;
-    }
-    writer.state(STATE_VERSION, &machine.save())?;
-    machine.cpu.take_dirty();
+    let pages = write_start(&mut writer, machine, STATE_VERSION)?;
+    keeper.begin(path, &config, machine, &pages);
     let mut world = Recorder::new(live(plan, prepared.board, console), writer);
     let mut next_digest = DIGEST_DISTANCE;
     loop {
@@ -204,6 +215,7 @@ pub fn record(
             Exit::Tick if now == next_digest => {
                 let digest = machine.digest();
                 world.digest(now, &digest);
+                keeper.keep(machine, &digest.changed, &world.standing(now));
                 next_digest += DIGEST_DISTANCE;
             }
             _ => {}
@@ -214,9 +226,11 @@ pub fn record(
     let reason = world.live.end().cloned().unwrap_or(EndReason::Halted);
     let last = machine.digest();
     world.digest(ticks, &last);
+    keeper.keep(machine, &last.changed, &world.standing(ticks));
     let wall = started.elapsed();
     let events = world.events();
     world.finish(ticks, reason.clone(), guest_ns, wall.as_millis() as u64)?;
+    keeper.finish(ticks);
     let bytes = std::fs::metadata(path).map(|m| m.len()).unwrap_or(0);
     Ok(Outcome {
         ticks,
@@ -226,6 +240,27 @@ pub fn record(
         bytes,
         wall,
     })
+}
+
+/// Writes what a machine is at the start of its recording. Gives the pages of RAM that are not zero.
+pub(super) fn write_start(
+    writer: &mut Writer,
+    machine: &mut Machine,
+    state_version: u32,
+) -> Result<Vec<u32>, TraceError> {
+    let memory = &machine.cpu.memory;
+    // What loading did not write is zero, and is better not looked at: a page that is read takes memory.
+    let mut numbers: Vec<u64> = memory
+        .dirty()
+        .iter()
+        .map(|&page| memory.page_address(page as usize) >> 12)
+        .collect();
+    numbers.sort_unstable();
+    writer.ram(numbers, |number, out| {
+        memory.read(number << 12, out);
+    })?;
+    writer.state(state_version, &machine.save())?;
+    Ok(machine.cpu.take_dirty())
 }
 
 /// Runs the same guest in the same engine without recording anything: what recording is compared with.
@@ -260,8 +295,8 @@ pub fn run_unrecorded(plan: &Plan, console: Box<dyn Console>) -> Result<Outcome,
 }
 
 /// The live world with its limit of guest time; the limit of ticks is where the machine is run to.
-fn live(plan: &Plan, board: Board, console: Box<dyn Console>) -> Live {
-    let mut live = Live::new(board, console);
+pub(super) fn live(plan: &Plan, board: Board, console: Box<dyn Console>) -> Live {
+    let mut live = Live::new(board, console, plan.random);
     if let Some(guest_ns) = plan.guest_ns_max {
         live.set_limit(guest_ns);
     }

@@ -15,6 +15,24 @@ const POLL_TICKS: Tick = 125_000;
 /// The longest sleep in one piece: signals are heard in between.
 const NAP: Duration = Duration::from_millis(20);
 
+/// Where the guest's random numbers come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Random {
+    /// The host's system.
+    System,
+    /// A seed, the same numbers in every run: for tests and measurements, not for guests with secrets.
+    Seeded(u64),
+}
+
+/// The next number of a seed (splitmix64).
+fn next_number(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}
+
 /// Devices, clock and console.
 pub struct Live {
     board: Board,
@@ -29,11 +47,12 @@ pub struct Live {
     next_poll: Tick,
     /// The run ends when guest time comes to this.
     limit_ns: GuestNs,
+    random: Random,
 }
 
 impl Live {
     /// A world of these devices, at tick 0.
-    pub fn new(board: Board, console: Box<dyn Console>) -> Live {
+    pub fn new(board: Board, console: Box<dyn Console>, random: Random) -> Live {
         Live {
             board,
             console,
@@ -43,6 +62,7 @@ impl Live {
             typed: Vec::new(),
             next_poll: 0,
             limit_ns: GuestNs::MAX,
+            random,
         }
     }
 
@@ -155,10 +175,20 @@ impl World for Live {
         self.guest_ns(now)
     }
 
-    fn random(&mut self, now: Tick, _cpu: usize) -> u64 {
-        // RDRAND and RDSEED are not offered; whoever executes them all the same gets a number that is as good
-        // as the clock.
-        self.guest_ns(now).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    fn random(&mut self, _now: Tick, _cpu: usize) -> u64 {
+        let number = match &mut self.random {
+            Random::System => getrandom::u64(),
+            Random::Seeded(state) => Ok(next_number(state)),
+        };
+        match number {
+            Ok(number) => number,
+            Err(error) => {
+                self.finish(EndReason::Unsupported(format!(
+                    "the guest asks for a random number, and the system gives none: {error}"
+                )));
+                0
+            }
+        }
     }
 
     fn tpr_read(&mut self, _now: Tick, cpu: usize) -> u64 {

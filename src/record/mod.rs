@@ -2,5 +2,7 @@
 
 pub mod console;
 pub mod emulated;
+pub mod keeper;
+pub mod kvm;
 pub mod live;
 pub mod recorder;

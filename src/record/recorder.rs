@@ -1,11 +1,13 @@
 //! The recorder: a world around a live one that writes down every answer and every arrival.
 
+use super::keeper::Standing;
 use super::live::Live;
 use crate::cpu::world::{Dma, Interrupt, Pending, Wait, World};
 use crate::machine::StateDigest;
 use crate::machine::outputs::{OUTPUT_MMIO, OUTPUT_MSR, OUTPUT_TPR, OutputHash};
-use crate::tick::{GuestNs, Tick};
+use crate::tick::{GuestNs, NS_PER_TICK, Tick};
 use crate::trace::{Digest, End, EndReason, Error, Event, What, Writer};
+use devices::ConsoleTap;
 use std::time::{Duration, Instant};
 
 /// Writes a recording of what the live world does.
@@ -14,9 +16,15 @@ pub struct Recorder {
     pub live: Live,
     writer: Writer,
     outputs: OutputHash,
+    /// The serial line and the task priority as a replay sees them.
+    console: ConsoleTap,
+    task_priority: u8,
     failure: Option<Error>,
     flushed: Instant,
 }
+
+/// The task priority register of the local APIC, where it is after reset.
+const LAPIC_TASK_PRIORITY: u64 = devices::map::LAPIC_BASE + 0x80;
 
 /// How often the file is brought up to date.
 const FLUSH_PERIOD: Duration = Duration::from_millis(200);
@@ -28,6 +36,8 @@ impl Recorder {
             live,
             writer,
             outputs: OutputHash::default(),
+            console: ConsoleTap::default(),
+            task_priority: 0,
             failure: None,
             flushed: Instant::now(),
         }
@@ -69,6 +79,20 @@ impl Recorder {
                 outputs,
             })),
         );
+    }
+
+    /// Where the recording stands at tick `now`, where the machine is.
+    pub fn standing(&self, now: Tick) -> Standing {
+        Standing {
+            events: self.writer.events(),
+            tsc_offset: self
+                .live
+                .guest_ns(now)
+                .wrapping_sub(now.wrapping_mul(NS_PER_TICK)),
+            outputs: self.outputs.0,
+            console: self.console,
+            task_priority: self.task_priority,
+        }
     }
 
     /// Brings the file up to date if that was not done for a while.
@@ -131,6 +155,7 @@ impl World for Recorder {
 
     fn pio_write(&mut self, now: Tick, cpu: usize, port: u16, size: u8, value: u32) {
         self.outputs.add(port as u64, size, value as u64);
+        self.console.write(port, size, value);
         self.live.pio_write(now, cpu, port, size, value);
     }
 
@@ -142,6 +167,9 @@ impl World for Recorder {
 
     fn mmio_write(&mut self, now: Tick, cpu: usize, gpa: u64, size: u8, value: u64) {
         self.outputs.add(OUTPUT_MMIO | gpa, size, value);
+        if gpa == LAPIC_TASK_PRIORITY {
+            self.task_priority = (value >> 4) as u8 & 15;
+        }
         self.live.mmio_write(now, cpu, gpa, size, value);
     }
 
@@ -177,6 +205,7 @@ impl World for Recorder {
 
     fn tpr_write(&mut self, now: Tick, cpu: usize, value: u64) {
         self.outputs.add(OUTPUT_TPR, 1, value);
+        self.task_priority = value as u8 & 15;
         self.live.tpr_write(now, cpu, value);
     }
 

@@ -2,7 +2,9 @@
 
 pub mod divergence;
 pub mod replayer;
+pub mod resolve;
 pub mod world;
 
 pub use divergence::Divergence;
-pub use replayer::{ReplayError, Replayer};
+pub use replayer::{ReplayError, Replayer, encode_checkpoint};
+pub use world::LogPosition;

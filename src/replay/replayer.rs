@@ -2,6 +2,7 @@
 
 use super::divergence::Divergence;
 use super::world::{LogPosition, LogWorld};
+use crate::cpu::features;
 use crate::cpu::run::Exit;
 use crate::machine::{Machine, STATE_VERSION, StateDigest, StateError, model_from_leaves};
 use crate::memory::MemoryError;
@@ -41,6 +42,17 @@ pub struct Replayer {
 impl Replayer {
     /// A replay at the start of a recording.
     pub fn new(recording: &Arc<Recording>) -> Result<Replayer, ReplayError> {
+        let mut replayer = Replayer::blank(recording)?;
+        let memory = &mut replayer.machine.cpu.memory;
+        recording.ram(|number, page| memory.write(number << 12, page) == page.len())?;
+        replayer.start_pages = memory.take_dirty();
+        let state = recording.state()?;
+        replayer.machine.restore(0, state.version, &state.bytes)?;
+        Ok(replayer)
+    }
+
+    /// A replay with empty RAM and a processor after reset: to be restored before anything else.
+    pub fn blank(recording: &Arc<Recording>) -> Result<Replayer, ReplayError> {
         let config = recording.config();
         if config.cpus != 1 {
             return Err(ReplayError::Unsupported(format!(
@@ -60,18 +72,22 @@ impl Replayer {
                 .iter()
                 .map(|l| (l.leaf, l.subleaf, [l.eax, l.ebx, l.ecx, l.edx])),
         );
-        let mut machine = Machine::new(config.ram_bytes, model)?;
-        let memory = &mut machine.cpu.memory;
-        recording.ram(|number, page| memory.write(number << 12, page) == page.len())?;
-        let start_pages = memory.take_dirty();
-        let state = recording.state()?;
-        machine.restore(0, state.version, &state.bytes)?;
+        let missing = features::missing(&model);
+        if let Some(first) = missing.first() {
+            let more = match missing.len() - 1 {
+                0 => String::new(),
+                n => format!(" and {n} more"),
+            };
+            return Err(ReplayError::Unsupported(format!(
+                "the recording's processor has {first}{more}, which this version has not"
+            )));
+        }
         Ok(Replayer {
-            machine,
+            machine: Machine::new(config.ram_bytes, model)?,
             world: LogWorld::new(recording),
             recording: recording.clone(),
             digest_distance: config.digest_distance_ticks.max(1),
-            start_pages,
+            start_pages: Vec::new(),
         })
     }
 
@@ -173,9 +189,7 @@ impl Replayer {
 
     /// Processor state and position in the log: what a checkpoint holds beside pages.
     pub fn save(&self) -> Vec<u8> {
-        let position = self.world.position();
-        rmp_serde::to_vec(&(position, serde_bytes::ByteBuf::from(self.machine.save())))
-            .expect("plain data is always encoded")
+        encode_checkpoint(&self.world.position(), &self.machine.save())
     }
 
     /// Takes over what `save` gave, at its tick. RAM is the caller's business.
@@ -188,6 +202,12 @@ impl Replayer {
         self.world.seek(&position);
         Ok(())
     }
+}
+
+/// What [`Replayer::restore`] takes: a position in the log and a machine's saved state.
+pub fn encode_checkpoint(position: &LogPosition, state: &[u8]) -> Vec<u8> {
+    rmp_serde::to_vec(&(position, serde_bytes::Bytes::new(state)))
+        .expect("plain data is always encoded")
 }
 
 /// A few instructions from the position on, for reports.

@@ -7,6 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::bookmarks::Bookmarks;
+pub use crate::cpu::events::{Event, EventSet};
 use crate::tick::{GuestNs, Tick};
 
 /// The registers of one processor as a debugger shows them. Plain values, no lazy flags.
@@ -163,6 +165,8 @@ pub trait Scene {
     fn time(&self) -> GuestNs;
     /// As [`Debuggee::read_virtual`] for the processor.
     fn read_virtual(&self, addr: u64, out: &mut [u8]) -> usize;
+    /// As [`Debuggee::read_physical`].
+    fn read_physical(&self, addr: u64, out: &mut [u8]) -> usize;
 }
 
 /// A position of any debuggee as a scene.
@@ -201,6 +205,10 @@ impl Scene for SceneOf<'_> {
         let wanted = out.len();
         self.debuggee.read_virtual(self.cpu, addr, out).min(wanted)
     }
+
+    fn read_physical(&self, addr: u64, out: &mut [u8]) -> usize {
+        self.debuggee.read_physical(addr, out)
+    }
 }
 
 /// Decides at each hit of a breakpoint whether it counts. Asked within a run, up to millions of times, and never
@@ -208,6 +216,16 @@ impl Scene for SceneOf<'_> {
 pub trait Condition: Send + Sync {
     /// Whether a run in this direction stops at a breakpoint that it has met.
     fn holds(&self, addr: u64, direction: Direction, scene: &mut dyn Scene) -> bool;
+
+    /// The same for a watchpoint, looking at the position just after the access in both directions.
+    fn watch_holds(&self, _watched: (u64, WatchKind), _scene: &mut dyn Scene) -> bool {
+        true
+    }
+
+    /// The same for an event, looking at the position just after it in both directions.
+    fn event_holds(&self, _event: &Event, _scene: &mut dyn Scene) -> bool {
+        true
+    }
 }
 
 /// A condition or none. Two are equal when they are the same one.
@@ -239,7 +257,9 @@ pub struct Stops {
     pub breakpoints: Vec<u64>,
     /// Sorted, without duplicates.
     pub watchpoints: Vec<Watchpoint>,
-    /// Says which hits of breakpoints count; none: all do.
+    /// Interrupts, exceptions, system calls and the like.
+    pub events: EventSet,
+    /// Says which hits count; none: all do.
     pub conditions: Conditions,
 }
 
@@ -254,7 +274,7 @@ impl Stops {
 
     /// Whether there is nothing to stop at.
     pub fn is_empty(&self) -> bool {
-        self.breakpoints.is_empty() && self.watchpoints.is_empty()
+        self.breakpoints.is_empty() && self.watchpoints.is_empty() && self.events.is_empty()
     }
 }
 
@@ -274,6 +294,8 @@ pub enum StopReason {
         /// As it stands in [`Watchpoint::kind`].
         kind: WatchKind,
     },
+    /// An event happened: the position is just after it in a forward run, just before it in a backward one.
+    Event(Event),
     /// The step is done.
     Stepped,
     /// The position is the start of the recording, and the run wanted to go on.
@@ -293,6 +315,66 @@ pub struct Stop {
     pub reason: StopReason,
     /// The processor that it concerns.
     pub cpu: usize,
+}
+
+/// Which of the hits are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// The first ones.
+    First(usize),
+    /// The last ones.
+    Last(usize),
+    /// All of them counted, some of the first and some of the last told.
+    All {
+        /// So many of the first.
+        first: usize,
+        /// So many of the last.
+        last: usize,
+    },
+}
+
+/// A question about history: where in it are these stops hit?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// What is looked for.
+    pub stops: Stops,
+    /// The first tick that is looked at.
+    pub from: Tick,
+    /// The first tick that is not looked at any more.
+    pub until: Tick,
+    /// Which hits.
+    pub want: Want,
+}
+
+/// A hit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The tick that does it: at this position it comes next.
+    pub tick: Tick,
+    /// Guest time there.
+    pub time: GuestNs,
+    /// Linear address of the instruction (for an interrupt: of the one interrupted).
+    pub rip: u64,
+    /// Which stop.
+    pub reason: StopReason,
+    /// Of a watchpoint's bytes (of the first [`FOUND_BYTES_MAX`] of them): the content before the tick ...
+    pub before: Vec<u8>,
+    /// ... and after it.
+    pub after: Vec<u8>,
+}
+
+/// So many bytes of a watchpoint are told.
+pub const FOUND_BYTES_MAX: usize = crate::cpu::stops::BEFORE_BYTES;
+
+/// The answer to a [`Question`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// How many hits there are (with [`Want::First`] and [`Want::Last`]: how many are told).
+    pub count: u64,
+    /// The first hits, in order.
+    pub first: Vec<Found>,
+    /// The last hits, in order, none of which is in `first`.
+    pub last: Vec<Found>,
 }
 
 /// What was recorded, for people.
@@ -350,6 +432,13 @@ pub trait Debuggee {
     /// Runs to the next stop strictly after the current position (strictly before it, when backward): a breakpoint at
     /// the current position does not hold the run up, so that calling it again always goes on.
     fn run(&mut self, direction: Direction, stops: &Stops, interrupt: &AtomicBool) -> Stop;
+    /// Answers a question about all of history. The position stays. An access that faults and leaves the bytes as they
+    /// were is no hit of a watchpoint here: it will be made again.
+    fn ask(&mut self, question: &Question, interrupt: &AtomicBool) -> Result<Answers, String>;
+    /// The user's bookmarks.
+    fn bookmarks(&mut self) -> &mut Bookmarks;
+    /// Recorded events around the position, in words: so many before it, and so many from it on.
+    fn recorded_events(&self, before: usize, after: usize) -> Vec<(Tick, String)>;
     /// What was recorded.
     fn describe(&self) -> Description;
     /// The mode of a processor here, in words: "real", "protected 32-bit", "long 64-bit" ...

@@ -1,6 +1,10 @@
 //! The timeline as what a debugger talks to.
 
-use super::api::{Debuggee, Description, Direction, Registers, Stop, StopReason, Stops};
+use super::api::{
+    Answers, Debuggee, Description, Direction, Question, Registers, Stop, StopReason, Stops,
+};
+use super::bookmarks::Bookmarks;
+use super::questions;
 use super::{Timeline, engine_stops, reason_of, search, stop, view};
 use crate::cpu::run::Exit;
 use crate::tick::{GuestNs, Tick};
@@ -68,6 +72,7 @@ impl Debuggee for Timeline {
         let next = self.position() + 1;
         match self.travellers[0].run(next, true, interrupt) {
             Ok(Exit::Watchpoint(hit)) => stop(search::watch_reason(&hit)),
+            Ok(Exit::Event(event)) => stop(StopReason::Event(event)),
             Ok(_) => stop(StopReason::Stepped),
             Err(error) => stop(reason_of(error)),
         }
@@ -81,14 +86,13 @@ impl Debuggee for Timeline {
         if let Err(error) = self.go(here - 1, interrupt) {
             return stop(reason_of(error));
         }
-        if stops.watchpoints.is_empty() {
+        if stops.watchpoints.is_empty() && stops.events.is_empty() {
             return stop(StopReason::Stepped);
         }
-        // Which watchpoints the undone tick hits is seen by doing it once more.
+        // Which watchpoints and events the undone tick hits is seen by doing it once more.
         let watched = Stops {
             breakpoints: Vec::new(),
-            watchpoints: stops.watchpoints.clone(),
-            ..Stops::default()
+            ..stops.clone()
         };
         let done = self.step(cpu, &watched, interrupt);
         match self.go(here - 1, interrupt) {
@@ -102,6 +106,19 @@ impl Debuggee for Timeline {
             Direction::Forward => self.run_forward(stops, interrupt),
             Direction::Backward => self.run_backward(stops, interrupt),
         }
+    }
+
+    fn ask(&mut self, question: &Question, interrupt: &AtomicBool) -> Result<Answers, String> {
+        self.healing(interrupt, |timeline| timeline.answer(question, interrupt))
+            .map_err(|error| error.to_string())
+    }
+
+    fn bookmarks(&mut self) -> &mut Bookmarks {
+        &mut self.bookmarks
+    }
+
+    fn recorded_events(&self, before: usize, after: usize) -> Vec<(Tick, String)> {
+        questions::recorded(&self.recording, self.position(), before, after)
     }
 
     fn describe(&self) -> Description {

@@ -4,8 +4,11 @@
 //! something is looked for, search. Breakpoints belong here and are never inside a checkpoint.
 
 pub mod api;
+pub mod bookmarks;
+pub mod cache;
 mod debuggee;
 pub mod pass;
+pub mod questions;
 pub mod search;
 pub mod summary;
 pub mod traveller;
@@ -15,19 +18,17 @@ use crate::cpu::run::Exit;
 use crate::cpu::stops as cpu_stops;
 use crate::tick::Tick;
 use crate::trace::Recording;
-use api::{Direction, Stop, StopReason, Stops, WatchKind};
-use checkpoints::{Config, Store};
+use api::{Answers, Direction, Question, Stop, StopReason, Stops, WatchKind};
+use bookmarks::Bookmarks;
+use cache::CacheOptions;
+use checkpoints::Store;
 use pass::FirstPass;
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use summary::Summaries;
 use traveller::{TravelError, Traveller};
 
-/// Memory for checkpoints: with one guest of its own for the first pass, a server of a 256 MiB guest stays within
-/// guest RAM plus 512 MiB.
-const CHECKPOINT_MEMORY: u64 = 192 << 20;
 /// Machines that search at the same time: each has RAM of its own.
 const SEARCHERS: usize = 2;
 /// Checkpoints on the trail behind the position that are kept at most.
@@ -45,31 +46,91 @@ pub struct Timeline {
     travellers: Vec<Traveller>,
     /// Ticks of the trail's checkpoints, oldest first.
     trail: VecDeque<Tick>,
+    bookmarks: Bookmarks,
+    cache: CacheOptions,
+    /// What there is to say about the cache, for people.
+    notes: Vec<String>,
+}
+
+/// How a recording is opened.
+#[derive(Clone, Debug, Default)]
+pub struct Opening {
+    /// Where its cache is.
+    pub cache: CacheOptions,
+    /// Where to begin: at the last position at or before this tick that is known without running there.
+    pub near: Tick,
+}
+
+/// All that stands on one store of checkpoints.
+struct Parts {
+    store: Arc<Store>,
+    summaries: Summaries,
+    pass: FirstPass,
+    traveller: Traveller,
 }
 
 impl Timeline {
-    /// Opens a recording at its start, and starts the first pass through it.
+    /// Opens a recording at its start, without a cache, and starts the first pass through it.
     pub fn open(recording: Arc<Recording>) -> Result<Timeline, TravelError> {
-        let store = Arc::new(Store::new(&Config {
-            memory_budget_bytes: CHECKPOINT_MEMORY,
-            spill: Some(scratch_path()),
-            ..Config::default()
-        })?);
-        let travellers = vec![Traveller::new(&recording, &store)?];
-        let summaries = Summaries::default();
-        let pass = FirstPass::start(&recording, &store, &summaries).map_err(|error| {
-            crate::replay::ReplayError::Unsupported(format!(
-                "no thread for the first pass: {error}"
-            ))
-        })?;
+        Timeline::open_with(recording, &Opening::default())
+    }
+
+    /// Opens a recording with its cache, and starts the first pass through what that does not know.
+    pub fn open_with(
+        recording: Arc<Recording>,
+        opening: &Opening,
+    ) -> Result<Timeline, TravelError> {
+        let mut notes = Vec::new();
+        let parts = Parts::open(&recording, &opening.cache, opening.near, &mut notes)?;
+        let bookmarks = Bookmarks::beside(recording.path(), recording.config().identity.0);
         Ok(Timeline {
             recording,
-            store,
-            pass,
-            summaries,
-            travellers,
+            store: parts.store,
+            pass: parts.pass,
+            summaries: parts.summaries,
+            travellers: vec![parts.traveller],
             trail: VecDeque::new(),
+            bookmarks,
+            cache: opening.cache.clone(),
+            notes,
         })
+    }
+
+    /// What there is to say about the cache since the last call: a line each.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Does something; where it turns out on the way that the cache is damaged, it is made anew, and the thing is done
+    /// from the same position once more.
+    fn healing<T>(
+        &mut self,
+        interrupt: &AtomicBool,
+        mut action: impl FnMut(&mut Timeline) -> Result<T, TravelError>,
+    ) -> Result<T, TravelError> {
+        let here = self.travellers[0].tick();
+        if self.pass.progress().damaged {
+            self.start_anew(here, interrupt)?;
+        }
+        match action(self) {
+            Err(error) if cache::is_damage(&error) => {
+                log::warn!("{error}; the cache is made anew");
+                self.start_anew(here, interrupt)?;
+                action(self)
+            }
+            result => result,
+        }
+    }
+
+    /// Throws all checkpoints away, the cache too, and goes to a position.
+    fn start_anew(&mut self, here: Tick, interrupt: &AtomicBool) -> Result<(), TravelError> {
+        let parts = Parts::anew(&self.recording, &self.cache, &self.store)?;
+        self.trail.clear();
+        self.pass = parts.pass;
+        self.store = parts.store;
+        self.summaries = parts.summaries;
+        self.travellers = vec![parts.traveller];
+        self.go_unhealed(here, interrupt)
     }
 
     /// The recording.
@@ -94,12 +155,18 @@ impl Timeline {
 
     /// Goes to a tick.
     pub fn go(&mut self, tick: Tick, interrupt: &AtomicBool) -> Result<(), TravelError> {
+        self.healing(interrupt, |timeline| timeline.go_unhealed(tick, interrupt))
+    }
+
+    fn go_unhealed(&mut self, tick: Tick, interrupt: &AtomicBool) -> Result<(), TravelError> {
         let tick = tick.min(self.travellers[0].end());
         let interrupted = || interrupt.load(std::sync::atomic::Ordering::Relaxed);
         // Where the pass has not been yet it is as quick as anybody.
         let distance = self.recording.config().digest_distance_ticks.max(1);
-        if self.travellers[0].tick() > tick || tick - self.travellers[0].tick() > 2 * distance {
-            self.pass.wait_for(tick / distance * distance, interrupted);
+        if self.travellers[0].tick() > tick
+            || tick - self.travellers[0].tick() > distance.saturating_mul(2)
+        {
+            self.pass.wait_for(tick, interrupted);
         }
         let mut made = Vec::new();
         let result = self.travellers[0]
@@ -115,8 +182,20 @@ impl Timeline {
         result
     }
 
-    /// Runs forward to the next stop. Intervals whose summary excludes all stops are jumped over.
+    /// Runs forward to the next stop.
     fn run_forward(&mut self, stops: &Stops, interrupt: &AtomicBool) -> Stop {
+        self.healing(interrupt, |timeline| {
+            timeline.search_forward(stops, interrupt)
+        })
+        .unwrap_or_else(|error| stop(reason_of(error)))
+    }
+
+    /// Intervals whose summary excludes all stops are jumped over.
+    fn search_forward(
+        &mut self,
+        stops: &Stops,
+        interrupt: &AtomicBool,
+    ) -> Result<Stop, TravelError> {
         let end = self.travellers[0].end();
         let mut pass_breakpoint = true;
         self.travellers[0].set_debugger_stops(stops, Direction::Forward);
@@ -125,24 +204,22 @@ impl Timeline {
             let from = search::next_candidate(&self.store, &self.summaries, stops, here, end);
             // A jump of less than an interval costs more than running.
             if from > here && self.store.nearest(from) == Some(from) {
-                if let Err(error) = self.travellers[0].go(from, interrupt) {
-                    return stop(reason_of(error));
-                }
+                self.travellers[0].go(from, interrupt)?;
                 pass_breakpoint = false;
                 continue;
             }
             let until = self.store.next_after(here).unwrap_or(end).min(end);
-            match self.travellers[0].run(until, pass_breakpoint, interrupt) {
-                Ok(Exit::Breakpoint) => {
+            match self.travellers[0].run(until, pass_breakpoint, interrupt)? {
+                Exit::Breakpoint => {
                     let addr = self.machine().cpu.linear_rip();
-                    return stop(StopReason::Breakpoint { addr });
+                    return Ok(stop(StopReason::Breakpoint { addr }));
                 }
-                Ok(Exit::Watchpoint(hit)) => return stop(search::watch_reason(&hit)),
-                Ok(_) => pass_breakpoint = false,
-                Err(error) => return stop(reason_of(error)),
+                Exit::Watchpoint(hit) => return Ok(stop(search::watch_reason(&hit))),
+                Exit::Event(event) => return Ok(stop(StopReason::Event(event))),
+                _ => pass_breakpoint = false,
             }
         }
-        stop(StopReason::HistoryEnd)
+        Ok(stop(StopReason::HistoryEnd))
     }
 
     /// Runs backward to the last stop before the position.
@@ -154,7 +231,9 @@ impl Timeline {
                 Err(error) => stop(reason_of(error)),
             };
         }
-        let found = self.search_backward(stops, here, interrupt);
+        let found = self.healing(interrupt, |timeline| {
+            timeline.search_backward(stops, here, interrupt)
+        });
         let (target, reason) = match found {
             Ok(Some(hit)) => (hit.tick, hit.reason),
             Ok(None) => (0, StopReason::HistoryStart),
@@ -167,17 +246,50 @@ impl Timeline {
         }
     }
 
+    /// A second machine, once the first pass has given back its own: the two fit what the server may take.
+    fn gather_searchers(&mut self, interrupt: &AtomicBool) -> Result<(), TravelError> {
+        let interrupted = || interrupt.load(std::sync::atomic::Ordering::Relaxed);
+        self.pass.wait_for_summaries(interrupted);
+        if self.travellers.len() < SEARCHERS && self.pass.progress().finished {
+            self.travellers
+                .push(Traveller::blank(&self.recording, &self.store)?);
+        }
+        Ok(())
+    }
+
+    /// Answers a question; all machines look for it, and the first one comes back to the position.
+    fn answer(
+        &mut self,
+        question: &Question,
+        interrupt: &AtomicBool,
+    ) -> Result<Answers, TravelError> {
+        let here = self.travellers[0].tick();
+        let interrupted = || interrupt.load(std::sync::atomic::Ordering::Relaxed);
+        self.pass.wait_for(question.until, interrupted);
+        self.gather_searchers(interrupt)?;
+        for traveller in &mut self.travellers {
+            traveller.set_debugger_stops(&question.stops, Direction::Forward);
+        }
+        let distance = self.recording.config().digest_distance_ticks.max(1);
+        let answers = questions::ask(
+            &mut self.travellers,
+            &self.store,
+            &self.summaries,
+            question,
+            distance,
+            interrupt,
+        );
+        self.travellers[0].go(here, &AtomicBool::new(false))?;
+        answers
+    }
+
     fn search_backward(
         &mut self,
         stops: &Stops,
         here: Tick,
         interrupt: &AtomicBool,
     ) -> Result<Option<search::Hit>, TravelError> {
-        // A second machine, once the first pass has given back its own: the two fit what the server may take.
-        if self.travellers.len() < SEARCHERS && self.pass.progress().finished {
-            self.travellers
-                .push(Traveller::new(&self.recording, &self.store)?);
-        }
+        self.gather_searchers(interrupt)?;
         for traveller in &mut self.travellers {
             traveller.set_debugger_stops(stops, Direction::Backward);
         }
@@ -218,15 +330,79 @@ fn engine_stops(stops: &Stops) -> cpu_stops::Stops {
         },
     });
     cpu_stops::Stops::new(stops.breakpoints.iter().copied(), watchpoints)
+        .with_events(stops.events.clone())
 }
 
-/// A place for the scratch file, which loses its name as soon as it is open.
-fn scratch_path() -> PathBuf {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    std::env::temp_dir().join(format!(
-        "retrovisor-{}-{number}.scratch",
-        std::process::id()
-    ))
+impl Parts {
+    /// Opens what the cache has; a cache that turns out to be damaged at once is made anew.
+    fn open(
+        recording: &Arc<Recording>,
+        options: &CacheOptions,
+        near: Tick,
+        notes: &mut Vec<String>,
+    ) -> Result<Parts, TravelError> {
+        let opened = cache::open(options, recording.path(), recording.config())?;
+        notes.extend(opened.note);
+        let store = Arc::new(opened.store);
+        let traveller = match Parts::place(recording, &store, near) {
+            Err(error) if cache::is_damage(&error) => {
+                notes.push(format!("{error}; the cache is made anew"));
+                return Parts::anew(recording, options, &store);
+            }
+            placed => placed?,
+        };
+        Parts::start(recording, store, traveller)
+    }
+
+    /// Begins again without what a damaged cache has.
+    fn anew(
+        recording: &Arc<Recording>,
+        options: &CacheOptions,
+        damaged: &Store,
+    ) -> Result<Parts, TravelError> {
+        damaged.abandon_cache();
+        let open = |options| cache::open(options, recording.path(), recording.config());
+        let mut store = open(options)?.store;
+        if store.nearest(Tick::MAX).is_some() {
+            // Another process writes it, and has to find out for itself.
+            store = open(&CacheOptions::default())?.store;
+        }
+        let store = Arc::new(store);
+        let traveller = Traveller::new(recording, &store)?;
+        Parts::start(recording, store, traveller)
+    }
+
+    /// A machine at the last checkpoint at or before a tick; at the start if there is none.
+    fn place(
+        recording: &Arc<Recording>,
+        store: &Arc<Store>,
+        near: Tick,
+    ) -> Result<Traveller, TravelError> {
+        if store.nearest(0).is_none() {
+            return Traveller::new(recording, store);
+        }
+        let mut traveller = Traveller::blank(recording, store)?;
+        let near = near.min(recording.last_tick());
+        traveller.restore(store.nearest(near).unwrap_or(0))?;
+        Ok(traveller)
+    }
+
+    fn start(
+        recording: &Arc<Recording>,
+        store: Arc<Store>,
+        traveller: Traveller,
+    ) -> Result<Parts, TravelError> {
+        let summaries = Summaries::default();
+        let pass = FirstPass::start(recording, &store, &summaries).map_err(|error| {
+            crate::replay::ReplayError::Unsupported(format!(
+                "no thread for the first pass: {error}"
+            ))
+        })?;
+        Ok(Parts {
+            store,
+            summaries,
+            pass,
+            traveller,
+        })
+    }
 }

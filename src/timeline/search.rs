@@ -1,8 +1,9 @@
 //! Searching backwards: interval by interval from the position to the start, the last hit before here.
 
-use super::api::{StopReason, Stops, WatchKind};
+use super::api::{StopReason, Stops};
 use super::summary::Summaries;
 use super::traveller::{TravelError, Traveller};
+use super::view;
 use crate::cpu::run::Exit;
 use crate::cpu::stops;
 use crate::tick::Tick;
@@ -20,14 +21,9 @@ pub struct Hit {
 
 /// What a watchpoint's hit is called to a debugger.
 pub fn watch_reason(hit: &stops::WatchHit) -> StopReason {
-    let kind = match hit.watchpoint.kind {
-        stops::WatchKind::Write => WatchKind::Write,
-        stops::WatchKind::Read => WatchKind::Read,
-        stops::WatchKind::Access => WatchKind::Access,
-    };
     StopReason::Watchpoint {
         addr: hit.watchpoint.address,
-        kind,
+        kind: view::watch_kind(hit.watchpoint.kind),
     }
 }
 
@@ -56,6 +52,13 @@ fn last_in_interval(
                 last = Some(Hit {
                     tick: traveller.tick() - 1,
                     reason: watch_reason(&hit),
+                });
+                pass = false;
+            }
+            Exit::Event(event) => {
+                last = Some(Hit {
+                    tick: traveller.tick() - 1,
+                    reason: StopReason::Event(event),
                 });
                 pass = false;
             }

@@ -1,6 +1,7 @@
 //! Summaries: what an interval of the recording executed and touched, so that a search can leave it out unrun.
 
 use super::api::{Stops, WatchKind};
+use crate::cpu::events::EventSet;
 use crate::cpu::touched::Touched;
 use crate::tick::Tick;
 use parking_lot::RwLock;
@@ -20,10 +21,12 @@ pub struct Summary {
     not_fetched: Vec<u64>,
     /// Blocks that ran: (guest-physical address, bytes).
     blocks: Vec<(u64, u32)>,
-    /// Linear pages stored to.
-    written: Vec<u64>,
+    /// Linear pages stored to, and which of their 64-byte lines (bit n: the n-th).
+    written: Vec<(u64, u64)>,
     /// Linear pages loaded from.
     read: Vec<u64>,
+    /// Interrupts, exceptions and the like that occurred.
+    events: EventSet,
 }
 
 fn sorted<T: Ord>(items: impl IntoIterator<Item = T>) -> Vec<T> {
@@ -41,6 +44,7 @@ impl Summary {
             blocks,
             written,
             read,
+            events,
         } = touched;
         Summary {
             fetched: sorted(fetched),
@@ -48,23 +52,64 @@ impl Summary {
             blocks: sorted(blocks),
             written: sorted(written),
             read: sorted(read),
+            events,
         }
+    }
+
+    /// As bytes, for the cache. Sorted lists are told by their differences, which compress well.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut told = self.clone();
+        differences(told.fetched.iter_mut().map(|(page, _)| page));
+        differences(told.not_fetched.iter_mut());
+        differences(told.blocks.iter_mut().map(|(at, _)| at));
+        differences(told.written.iter_mut().map(|(page, _)| page));
+        differences(told.read.iter_mut());
+        rmp_serde::to_vec(&told).expect("plain data is always encoded")
+    }
+
+    /// What `encode` was given. None if the bytes are no summary.
+    pub fn decode(bytes: &[u8]) -> Option<Summary> {
+        let mut summary: Summary = rmp_serde::from_slice(bytes).ok()?;
+        sums(summary.fetched.iter_mut().map(|(page, _)| page));
+        sums(summary.not_fetched.iter_mut());
+        sums(summary.blocks.iter_mut().map(|(at, _)| at));
+        sums(summary.written.iter_mut().map(|(page, _)| page));
+        sums(summary.read.iter_mut());
+        Some(summary)
     }
 
     /// Whether any of the stops can be hit in the interval. `false` is sure.
     pub fn may_hit(&self, stops: &Stops) -> bool {
-        stops
-            .breakpoints
-            .iter()
-            .any(|&address| self.executed(address))
+        self.events.meets(&stops.events)
+            || stops
+                .breakpoints
+                .iter()
+                .any(|&address| self.executed(address))
             || stops.watchpoints.iter().any(|watch| {
                 let last = watch.addr.wrapping_add(watch.len.max(1) - 1);
-                let touched = |pages: &[u64]| touches(pages, watch.addr >> 12, last >> 12);
+                let read = || touches(&self.read, watch.addr >> 12, last >> 12);
                 match watch.kind {
-                    WatchKind::Write => touched(&self.written),
-                    WatchKind::Read => touched(&self.read),
-                    WatchKind::Access => touched(&self.written) || touched(&self.read),
+                    WatchKind::Write => self.wrote(watch.addr, last),
+                    WatchKind::Read => read(),
+                    WatchKind::Access => self.wrote(watch.addr, last) || read(),
                 }
+            })
+    }
+
+    /// Whether a line from that of `first` to that of `last` (which may have wrapped) was stored to.
+    fn wrote(&self, first: u64, last: u64) -> bool {
+        let (low, high) = (first >> 12, last >> 12);
+        if first > last {
+            return true;
+        }
+        let at = self.written.partition_point(|&(page, _)| page < low);
+        self.written[at..]
+            .iter()
+            .take_while(|&&(page, _)| page <= high)
+            .any(|&(page, lines)| {
+                let from = if page == low { first >> 6 & 63 } else { 0 };
+                let to = if page == high { last >> 6 & 63 } else { 63 };
+                lines & (u64::MAX << from) & (u64::MAX >> (63 - to)) != 0
             })
     }
 
@@ -86,6 +131,25 @@ impl Summary {
                     .take_while(|&&(start, _)| at - start <= BLOCK_BYTES_MAX)
                     .any(|&(start, bytes)| at - start < bytes as u64)
             })
+    }
+}
+
+/// Replaces numbers by their distances to the one before.
+fn differences<'a>(numbers: impl Iterator<Item = &'a mut u64>) {
+    let mut before = 0;
+    for number in numbers {
+        let now = *number;
+        *number = now.wrapping_sub(before);
+        before = now;
+    }
+}
+
+/// Undoes [`differences`].
+fn sums<'a>(numbers: impl Iterator<Item = &'a mut u64>) {
+    let mut before = 0u64;
+    for number in numbers {
+        *number = before.wrapping_add(*number);
+        before = *number;
     }
 }
 
@@ -124,13 +188,10 @@ impl Summaries {
         }
     }
 
-    /// All of them, for the cache: start, end, summary.
-    pub fn all(&self) -> Vec<(Tick, Tick, Arc<Summary>)> {
-        self.by_start
-            .read()
-            .iter()
-            .map(|(start, (end, summary))| (*start, *end, summary.clone()))
-            .collect()
+    /// Whether there is the summary of exactly this interval.
+    pub fn has(&self, start: Tick, end: Tick) -> bool {
+        let by_start = self.by_start.read();
+        by_start.get(&start).is_some_and(|(known, _)| *known == end)
     }
 }
 
@@ -146,9 +207,17 @@ mod tests {
             .extend([(0x10, 0x99), (0x20, 0x99), (0x30, 0x55)]);
         touched.not_fetched.insert(0x50);
         touched.blocks.extend([(0x99_100, 16), (0x99_ff8, 20)]);
-        touched.written.insert(7);
+        touched.written.extend([(7, 0b101), (8, 1)]);
         touched.read.insert(9);
         Summary::of(touched)
+    }
+
+    #[test]
+    fn a_summary_comes_back_from_bytes() {
+        let summary = summary();
+        assert_eq!(Summary::decode(&summary.encode()), Some(summary.clone()));
+        assert_eq!(Summary::decode(&summary.encode()[1..]), None);
+        assert_eq!(Summary::decode(&[]), None);
     }
 
     #[test]
@@ -178,6 +247,14 @@ mod tests {
         for (addr, len, kind, want) in [
             (0x6fff, 2, WatchKind::Write, true),
             (0x6fff, 1, WatchKind::Write, false),
+            (0x7000, 64, WatchKind::Write, true),
+            (0x7040, 64, WatchKind::Write, false),
+            (0x703f, 2, WatchKind::Write, true),
+            (0x707f, 2, WatchKind::Write, true),
+            (0x70c0, 0xf40, WatchKind::Write, false),
+            (0x70c0, 0xf41, WatchKind::Write, true),
+            (0x6000, 0x1_0000, WatchKind::Write, true),
+            (0x7040, 1, WatchKind::Access, false),
             (0x7000, 8, WatchKind::Read, false),
             (0x9ff0, 8, WatchKind::Read, true),
             (0x9ff0, 8, WatchKind::Access, true),

@@ -5,8 +5,9 @@
 
 use super::api::{self, Conditions, Direction};
 use super::view;
+use crate::cpu::events::Event;
 use crate::cpu::run::Exit;
-use crate::cpu::stops::Stops;
+use crate::cpu::stops::{Stops, WatchHit};
 use crate::replay::{ReplayError, Replayer};
 use crate::tick::Tick;
 use crate::trace::Recording;
@@ -35,12 +36,29 @@ pub enum TravelError {
     Replay(#[from] ReplayError),
 }
 
+/// What RAM was before the pages that are dirty became so.
+enum Base {
+    /// All zero: a new machine, which stands nowhere yet.
+    Zero,
+    /// As at a checkpoint.
+    At(Pin),
+    /// Anything.
+    Unknown,
+}
+
+/// Keeps a checkpoint that has to be there.
+fn pin(store: &Store, tick: Tick) -> Result<Pin, checkpoints::Error> {
+    store
+        .pin(tick)
+        .ok_or(checkpoints::Error::NoCheckpoint(tick))
+}
+
 /// A replaying machine with checkpoints to go back to.
 pub struct Traveller {
     replayer: Replayer,
     store: Arc<Store>,
-    /// The checkpoint that RAM was at when `dirty` began to be counted. `None`: RAM holds anything.
-    base: Option<(Tick, Option<Pin>)>,
+    /// What RAM was when `dirty` began to be counted.
+    base: Base,
     /// Which hits of breakpoints end a run, and which way the debugger thinks it goes.
     conditions: (Conditions, Direction),
 }
@@ -58,16 +76,44 @@ impl Traveller {
                 replayer.save(),
                 pages.map(|&page| (u64::from(page), memory.page(page as usize))),
             )?;
+            store.persist(0)?;
         }
         replayer.machine.cpu.take_dirty();
+        let base = Base::At(pin(store, 0)?);
+        Ok(Traveller::with(replayer, store, base))
+    }
+
+    /// A machine that stands nowhere yet: to be put at a checkpoint of the store. Costs nothing.
+    pub fn blank(recording: &Arc<Recording>, store: &Arc<Store>) -> Result<Traveller, TravelError> {
+        Ok(Traveller::with(
+            Replayer::blank(recording)?,
+            store,
+            Base::Zero,
+        ))
+    }
+
+    fn with(mut replayer: Replayer, store: &Arc<Store>, base: Base) -> Traveller {
         // Positions between digests are reached without the pages that they are made of.
         replayer.world.check_digests(false);
-        Ok(Traveller {
+        Traveller {
             replayer,
             store: store.clone(),
-            base: Some((0, store.pin(0))),
+            base,
             conditions: (Conditions::default(), Direction::Forward),
-        })
+        }
+    }
+
+    /// The checkpoint at which it stands, if it does.
+    pub fn stands_at(&self) -> Option<Tick> {
+        self.base_tick().filter(|&tick| tick == self.tick())
+    }
+
+    /// The checkpoint that RAM differs from by what is dirty.
+    fn base_tick(&self) -> Option<Tick> {
+        match &self.base {
+            Base::At(pin) => Some(pin.tick()),
+            Base::Zero | Base::Unknown => None,
+        }
     }
 
     /// The replay, to look at.
@@ -92,24 +138,25 @@ impl Traveller {
 
     /// Puts the machine at a checkpoint.
     pub fn restore(&mut self, tick: Tick) -> Result<(), TravelError> {
-        let pin = self.store.pin(tick);
+        let pin = pin(&self.store, tick)?;
         let state = self
             .store
             .state(tick)
             .ok_or(checkpoints::Error::NoCheckpoint(tick))?;
         let dirty = self.replayer.machine.cpu.take_dirty();
         let mut pages: Vec<u64> = match &self.base {
-            Some((base, _)) => {
-                let mut pages = self.store.changed_between(*base, tick)?;
+            Base::At(base) => {
+                let mut pages = self.store.changed_between(base.tick(), tick)?;
                 pages.extend(dirty.iter().map(|&page| page as u64));
                 pages
             }
-            None => (0..self.replayer.machine.cpu.memory.pages() as u64).collect(),
+            Base::Zero => self.store.pages_at(tick)?,
+            Base::Unknown => (0..self.replayer.machine.cpu.memory.pages() as u64).collect(),
         };
         pages.sort_unstable();
         pages.dedup();
         // Until all pages are there, RAM holds anything.
-        self.base = None;
+        self.base = Base::Unknown;
         let machine = &mut self.replayer.machine;
         self.store.read_pages(tick, &pages, |page, _, content| {
             // What is the same stays, with the code decoded from it.
@@ -119,28 +166,32 @@ impl Traveller {
         })?;
         self.replayer.restore(tick, &state)?;
         self.replayer.machine.cpu.take_dirty();
-        self.base = Some((tick, pin));
+        self.base = Base::At(pin);
         Ok(())
     }
 
     /// Makes a checkpoint of the position, unless there is one.
     pub fn make_checkpoint(&mut self) -> Result<(), TravelError> {
-        let tick = self.tick();
-        let Some((base, _)) = &self.base else {
-            return Ok(());
-        };
-        if *base == tick {
+        if self.base_tick().is_none_or(|base| base == self.tick()) {
             return Ok(());
         }
-        let state = self.replayer.save();
-        let cpu = &mut self.replayer.machine.cpu;
-        let dirty = cpu.take_dirty();
-        let memory = &cpu.memory;
-        let pages = dirty
+        let dirty = self.replayer.machine.cpu.take_dirty();
+        self.add_checkpoint(&dirty)
+    }
+
+    /// Makes a checkpoint of the position, where `changed` are the pages that differ from the last one.
+    pub fn add_checkpoint(&mut self, changed: &[u32]) -> Result<(), TravelError> {
+        let tick = self.tick();
+        let Some(base) = self.base_tick() else {
+            return Ok(());
+        };
+        let memory = &self.replayer.machine.cpu.memory;
+        let pages = changed
             .iter()
-            .map(|&page| (page as u64, memory.page(page as usize)));
-        self.store.add(tick, Some(*base), state, pages)?;
-        self.base = Some((tick, self.store.pin(tick)));
+            .map(|&page| (u64::from(page), memory.page(page as usize)));
+        self.store
+            .add(tick, Some(base), self.replayer.save(), pages)?;
+        self.base = Base::At(pin(&self.store, tick)?);
         Ok(())
     }
 
@@ -165,7 +216,9 @@ impl Traveller {
                 Exit::Ended => return Ok(Exit::Ended),
                 // A hit that does not count: on, past the instruction.
                 Exit::Breakpoint if !self.breakpoint_counts() => pass = true,
-                Exit::Breakpoint | Exit::Watchpoint(_) => return Ok(exit),
+                Exit::Watchpoint(hit) if !self.watchpoint_counts(&hit) => {}
+                Exit::Event(event) if !self.event_counts(&event) => {}
+                Exit::Breakpoint | Exit::Watchpoint(_) | Exit::Event(_) => return Ok(exit),
                 Exit::Tick | Exit::Idle => {}
             }
             if interrupt.load(Ordering::Relaxed) {
@@ -178,7 +231,7 @@ impl Traveller {
     pub fn approach(&mut self, tick: Tick) -> Result<(), TravelError> {
         let here = self.tick();
         let nearest = self.store.nearest(tick).unwrap_or(0);
-        if self.base.is_some() && here <= tick && here >= nearest {
+        if self.base_tick().is_some() && here <= tick && here >= nearest {
             return Ok(());
         }
         self.restore(nearest)
@@ -220,6 +273,24 @@ impl Traveller {
         };
         let addr = self.replayer.machine.cpu.linear_rip();
         condition.holds(addr, *direction, &mut view::Here::new(&self.replayer))
+    }
+
+    fn watchpoint_counts(&self, hit: &WatchHit) -> bool {
+        let Some(condition) = &self.conditions.0.0 else {
+            return true;
+        };
+        let watched = (
+            hit.watchpoint.address,
+            view::watch_kind(hit.watchpoint.kind),
+        );
+        condition.watch_holds(watched, &mut view::Here::new(&self.replayer))
+    }
+
+    fn event_counts(&self, event: &Event) -> bool {
+        let Some(condition) = &self.conditions.0.0 else {
+            return true;
+        };
+        condition.event_holds(event, &mut view::Here::new(&self.replayer))
     }
 
     /// Sets what `run` stops at, all hits of breakpoints included.

@@ -1,8 +1,9 @@
 //! The machine at the position as a debugger sees it: registers and memory, without any effect on the guest.
 
-use super::api::{Registers, Scene, Table};
+use super::api::{Registers, Scene, Table, WatchKind};
 use crate::cpu::Cpu;
 use crate::cpu::state::{F80, seg};
+use crate::cpu::stops;
 use crate::replay::Replayer;
 use crate::tick::GuestNs;
 
@@ -38,6 +39,19 @@ impl Scene for Here<'_> {
 
     fn read_virtual(&self, addr: u64, out: &mut [u8]) -> usize {
         read_virtual(&self.replayer.machine.cpu, addr, out)
+    }
+
+    fn read_physical(&self, addr: u64, out: &mut [u8]) -> usize {
+        self.replayer.machine.cpu.memory.read(addr, out)
+    }
+}
+
+/// What the engine's kind of watchpoint is called to a debugger.
+pub fn watch_kind(kind: stops::WatchKind) -> WatchKind {
+    match kind {
+        stops::WatchKind::Write => WatchKind::Write,
+        stops::WatchKind::Read => WatchKind::Read,
+        stops::WatchKind::Access => WatchKind::Access,
     }
 }
 

@@ -9,8 +9,8 @@
 //! codes    varint: site << 2 | how the value is given (SAME, RAW, DELTA)
 //! ticks    varint: ticks since the event before; the first is the frame's first tick and stands as 0
 //! values   varint: nothing, the value, or its zigzag difference to the site's last; then a length for blobs
-//! blobs    bytes of DMA and console input
-//! digests  40 bytes each
+//! blobs    bytes of DMA, console input and page lists
+//! digests  40 bytes each, of digests and of stands
 //! ```
 //!
 //! A frame stands alone: no column refers to another frame.
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::tick::Tick;
 
 use super::columns::{Column, put_varint, unzigzag, zigzag};
-use super::events::{Digest, Event, Kind, What};
+use super::events::{Digest, Event, Kind, Stand, What};
 use super::limits;
 
 const SAME: u64 = 0;
@@ -72,7 +72,8 @@ fn split(event: &Event) -> (Site, u64) {
         What::Nmi | What::Init | What::Digest(_) => (0, 0, 0),
         What::Dma { gpa, .. } => (0, 0, gpa),
         What::Switch { to } => (0, 0, u64::from(to)),
-        What::ConsoleInput { .. } => (0, 0, 0),
+        What::ConsoleInput { .. } | What::Stand(_) | What::Pages { .. } => (0, 0, 0),
+        What::Check { registers } => (0, 0, registers),
     };
     (
         Site {
@@ -170,10 +171,11 @@ impl Encoder {
             put_varint(&mut self.values, code);
         }
         match &event.what {
-            What::Dma { bytes, .. } | What::ConsoleInput { bytes } => {
+            What::Dma { bytes, .. } | What::ConsoleInput { bytes } | What::Pages { bytes } => {
                 put_varint(&mut self.values, bytes.len() as u64);
                 self.blobs.extend_from_slice(bytes);
             }
+            What::Stand(stand) => self.digests.extend_from_slice(&stand.to_bytes()),
             What::Digest(digest) => {
                 self.digests
                     .extend_from_slice(&digest.registers.to_le_bytes());
@@ -377,5 +379,15 @@ fn join(
             bytes: blobs.blob(values.varint()?)?,
         },
         Kind::Digest => What::Digest(Box::new(read_digest(digests)?)),
+        Kind::Check => What::Check { registers: value },
+        Kind::Stand => {
+            let bytes = digests.take(Stand::BYTES)?;
+            What::Stand(Box::new(Stand::from_bytes(
+                bytes.try_into().expect("as many"),
+            )))
+        }
+        Kind::Pages => What::Pages {
+            bytes: blobs.blob(values.varint()?)?,
+        },
     })
 }

@@ -13,6 +13,7 @@
 //! All numbers are little-endian. The first 56 bytes mean the same in every version, so that any version can say
 //! which one a file needs.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
@@ -20,7 +21,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::Error;
-use super::{TRACE_VERSION, TRACE_VERSION_OLDEST, limits};
+use super::{TRACE_VERSION, TRACE_VERSION_OLDEST, TRACE_VERSION_UNTIMED, limits};
 
 pub(super) const MAGIC: [u8; 8] = *b"\x89RVR\r\n\x1a\n";
 pub(super) const PREFIX_BYTES: usize = 56;
@@ -133,6 +134,12 @@ pub struct MachineConfig {
     pub digest_distance_ticks: u64,
     /// Length of a tick in guest nanoseconds.
     pub ns_per_tick: u64,
+    /// Whether events are told by accesses instead of ticks: see the head of `trace`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untimed: bool,
+    /// How recording on hardware went, for people; empty for the engine.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub statistics: BTreeMap<String, u64>,
 }
 
 impl MachineConfig {
@@ -186,7 +193,12 @@ impl MachineConfig {
         }
         let mut header = Vec::with_capacity(PREFIX_BYTES + config.len());
         header.extend_from_slice(&MAGIC);
-        header.extend_from_slice(&TRACE_VERSION.to_le_bytes());
+        let version = if self.untimed {
+            TRACE_VERSION_UNTIMED
+        } else {
+            TRACE_VERSION
+        };
+        header.extend_from_slice(&version.to_le_bytes());
         header.extend_from_slice(&(config.len() as u32).to_le_bytes());
         let mut program = [0; PROGRAM_BYTES];
         for (to, from) in program
@@ -261,7 +273,7 @@ pub(super) fn read_header(
         return Err(damaged(0, "its checksum is wrong"));
     }
     let version = u32_at(&prefix, 8);
-    if !(TRACE_VERSION_OLDEST..=TRACE_VERSION).contains(&version) {
+    if !(TRACE_VERSION_OLDEST..=TRACE_VERSION_UNTIMED).contains(&version) {
         let program = prefix[16..40]
             .iter()
             .take_while(|byte| byte.is_ascii_graphic())
@@ -271,7 +283,7 @@ pub(super) fn read_header(
             version,
             program: program.collect(),
             oldest: TRACE_VERSION_OLDEST,
-            newest: TRACE_VERSION,
+            newest: TRACE_VERSION_UNTIMED,
         });
     }
     let config_len = u32_at(&prefix, 12) as usize;

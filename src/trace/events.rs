@@ -107,6 +107,67 @@ pub enum What {
     },
     /// What the machine must be like before this tick.
     Digest(Box<Digest>),
+    /// Untimed recordings only: a hash of the general registers after the access before.
+    Check {
+        /// As [`Stand::general`].
+        registers: u64,
+    },
+    /// Untimed recordings only: the state at which what follows happens.
+    Stand(Box<Stand>),
+    /// Untimed recordings only: what RAM and processor are like here; the bytes are [`super::PageList`].
+    Pages {
+        /// See there.
+        bytes: Box<[u8]>,
+    },
+}
+
+/// Where a processor stands that ran without anybody counting its instructions: a state instead of a tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Stand {
+    /// RIP.
+    pub rip: u64,
+    /// RIP as a linear address.
+    pub linear: u64,
+    /// Hash of RIP, the general registers and what of RFLAGS no processor leaves undefined.
+    pub general: u64,
+    /// Hash of the x87 and SSE registers.
+    pub vector: u64,
+    /// Host nanoseconds since the processor was last known to stand at an access: bounds the search.
+    pub elapsed_ns: u64,
+}
+
+impl Stand {
+    /// Bytes in a file.
+    pub const BYTES: usize = 40;
+
+    /// As it stands in a file.
+    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut out = [0; Self::BYTES];
+        let words = [
+            self.rip,
+            self.linear,
+            self.general,
+            self.vector,
+            self.elapsed_ns,
+        ];
+        for (to, word) in out.chunks_exact_mut(8).zip(words) {
+            to.copy_from_slice(&word.to_le_bytes());
+        }
+        out
+    }
+
+    /// The inverse of `to_bytes`.
+    pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
+        let word =
+            |n: usize| u64::from_le_bytes(bytes[n * 8..n * 8 + 8].try_into().expect("eight bytes"));
+        Self {
+            rip: word(0),
+            linear: word(1),
+            general: word(2),
+            vector: word(3),
+            elapsed_ns: word(4),
+        }
+    }
 }
 
 /// Hashes of a machine's state. How they are made is the machine's business.
@@ -154,6 +215,9 @@ pub enum Kind {
     Switch = 14,
     ConsoleInput = 15,
     Digest = 16,
+    Check = 17,
+    Stand = 18,
+    Pages = 19,
 }
 
 /// A row of the table of events: kind, name in `info` and JSON, class, who writes it, who consumes it.
@@ -161,7 +225,7 @@ pub type KindRow = (Kind, &'static str, Class, &'static str, &'static str);
 
 /// All kinds of event, in the order of their numbers, from 1.
 #[rustfmt::skip]
-pub const KINDS: [KindRow; 16] = [
+pub const KINDS: [KindRow; 19] = [
     (Kind::PioRead, "pio_read", Class::Answer, "recorder, at IN", "replay, at IN"),
     (Kind::MmioRead, "mmio_read", Class::Answer, "recorder, at a load beside RAM", "replay, at that load"),
     (Kind::MsrRead, "msr_read", Class::Answer, "recorder, at RDMSR", "replay, at RDMSR"),
@@ -178,6 +242,9 @@ pub const KINDS: [KindRow; 16] = [
     (Kind::Switch, "switch", Class::Arrival, "recorder of several processors", "replay, before the tick"),
     (Kind::ConsoleInput, "console_input", Class::Note, "recorder, when the user types", "people"),
     (Kind::Digest, "digest", Class::Check, "recorder, at the digest distance", "replay, before the tick"),
+    (Kind::Check, "check", Class::Check, "recorder on hardware, after accesses", "resolving"),
+    (Kind::Stand, "stand", Class::Check, "recorder on hardware, before what arrives", "resolving"),
+    (Kind::Pages, "pages", Class::Check, "recorder on hardware, periodically", "resolving"),
 ];
 
 impl Kind {
@@ -223,6 +290,9 @@ impl What {
             Self::Switch { .. } => Kind::Switch,
             Self::ConsoleInput { .. } => Kind::ConsoleInput,
             Self::Digest(_) => Kind::Digest,
+            Self::Check { .. } => Kind::Check,
+            Self::Stand(_) => Kind::Stand,
+            Self::Pages { .. } => Kind::Pages,
         }
     }
 }
@@ -261,6 +331,9 @@ impl fmt::Display for What {
                 "digest registers {:032x} pages {:032x} outputs {:016x}",
                 digest.registers, digest.pages, digest.outputs
             ),
+            Self::Check { registers } => write!(f, "registers {registers:016x}"),
+            Self::Stand(stand) => write!(f, "a state with RIP {:#x}", stand.rip),
+            Self::Pages { bytes } => write!(f, "hashes of pages, {} bytes", bytes.len()),
         }
     }
 }

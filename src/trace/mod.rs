@@ -13,6 +13,10 @@
 //! event frame carries a **mark**: all that crossed the line before that tick is in this frame or earlier, so that
 //! a recording without an end frame (its recorder was killed) is replayed up to the last mark.
 //!
+//! A recording made on hardware is **untimed** until it is resolved: nobody counted instructions. The "tick" of its
+//! events is the number of accesses (port, MMIO, filtered MSR, HLT) that were made before, and what came by itself is
+//! placed by a [`Stand`]. `replay/resolve` makes a recording of ticks of it.
+//!
 //! What is derived from a recording (checkpoints, indexes) is never in it.
 
 mod batch;
@@ -24,6 +28,7 @@ mod error;
 mod events;
 mod frame;
 pub mod limits;
+mod pages;
 mod ram;
 mod reader;
 mod statistics;
@@ -33,15 +38,19 @@ pub use config::{Accel, CpuidLeaf, Identity, MachineConfig};
 pub use cursor::Cursor;
 pub use end::{End, EndReason};
 pub use error::Error;
-pub use events::{Class, Digest, Event, KINDS, Kind, What};
+pub use events::{Class, Digest, Event, KINDS, Kind, Stand, What};
 pub use frame::FrameKind;
+pub use pages::{PageHash, PageList};
 pub use reader::{EventFrame, Recording, State, Torn};
 pub use statistics::{FrameBytes, Statistics};
 pub use writer::Writer;
 
-/// Version of the file format that is written. Any change of what the bytes mean makes it one higher; the test
+/// Version of the file format of recordings that are told by ticks. Any change of what the bytes mean makes it one higher; the test
 /// `a_change_of_the_format_needs_a_new_version` holds this.
 pub const TRACE_VERSION: u32 = 1;
+
+/// Version of the format of untimed recordings ([`MachineConfig::untimed`]): event kinds that only they have.
+pub const TRACE_VERSION_UNTIMED: u32 = 2;
 
 /// The oldest version that can still be read.
 pub const TRACE_VERSION_OLDEST: u32 = 1;

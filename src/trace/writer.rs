@@ -20,7 +20,7 @@ use super::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 use super::{PAGE_BYTES, batch, limits, ram};
 
 /// For RAM: hundreds of megabytes before the guest's first instruction. Kernel images are compressed already.
-const RAM_LEVEL: i32 = 3;
+const RAM_LEVEL: i32 = 1;
 /// For events: little data, kept for long.
 const EVENT_LEVEL: i32 = 6;
 
@@ -125,8 +125,9 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Writes the starting RAM: `numbers` are the page numbers (guest-physical address / 4096) of all RAM, each
-    /// once, and `read` copies a page; it is called twice for some. Zero pages take no room.
+    /// Writes the starting RAM: `numbers` are the page numbers (guest-physical address / 4096) of all RAM that
+    /// is not known to be zero, each once, and `read` copies a page; it is called twice for some. Zero pages take
+    /// no room.
     pub fn ram(
         &mut self,
         numbers: impl IntoIterator<Item = u64>,

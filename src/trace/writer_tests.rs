@@ -23,6 +23,8 @@ fn config() -> MachineConfig {
         identity: Identity([7; 16]),
         digest_distance_ticks: 1000,
         ns_per_tick: 8,
+        untimed: false,
+        statistics: Default::default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is run, and what came of it: the same for both sides.
 
 use crate::layout::{PAGE, PRESENT};
+use crate::segments;
 
 /// Bytes of an XSAVE area with x87, SSE and AVX state in the standard format (SDM volume 1, 13.4).
 pub const XSAVE_BYTES: usize = 832;
@@ -81,6 +82,8 @@ pub struct Registers {
     pub rflags: u64,
     pub fs_base: u64,
     pub gs_base: u64,
+    /// ES, SS, DS, FS, GS.
+    pub selectors: [u64; 5],
     pub vector: VectorState,
 }
 
@@ -89,9 +92,11 @@ pub type Window = [[u8; PAGE]; PRESENT];
 
 /// One experiment.
 pub struct Case {
+    /// Size of the code segment: 16, 32, 64.
+    pub bits: u32,
     /// Bytes to place into the code pages; everything else there is INT3.
     pub code: Vec<(u64, Vec<u8>)>,
-    /// RIP to begin at.
+    /// Linear address to begin at.
     pub start: u64,
     /// Registers to begin with.
     pub input: Registers,
@@ -105,6 +110,13 @@ pub struct Case {
     pub stepped: bool,
     /// The engine forgets its translations first.
     pub cold: bool,
+}
+
+impl Case {
+    /// The instruction pointer of a linear address.
+    pub fn pointer(&self, linear: u64) -> u64 {
+        linear - segments::base(segments::code(self.bits))
+    }
 }
 
 /// How a case ended.

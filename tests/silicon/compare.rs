@@ -1,7 +1,7 @@
 //! What must be equal, and how a difference is shown.
 
 use crate::case::{Case, End, Outcome, VectorState};
-use crate::generate::decode;
+use crate::operands::decode;
 use iced_x86::{Code, FastFormatter, Instruction, Mnemonic, RflagsBits};
 use std::arch::x86_64::__cpuid_count;
 use std::fmt::Write;
@@ -14,13 +14,19 @@ pub struct Open {
     pub flags: u64,
     /// General registers, a bit each.
     pub registers: u32,
+    /// Outside 64-bit mode: eight registers, of 32 bits.
+    pub legacy: bool,
     /// The result lies in memory and is left open.
     pub memory: bool,
     /// The arithmetic flags in the frame of a fault: Intel's processors restore those from before a repeated
     /// comparison, others do not.
     pub flags_at_fault: bool,
+    /// A fault leaves the general registers but RSP open.
+    pub loaded_at_fault: bool,
     /// Any fault stands for any other at the same instruction.
     pub either_fault: bool,
+    /// The store faults as one: CR2 may be any byte of the page.
+    pub page_only: bool,
     /// The operand is accessed in parts whose order is the processor's own: where exactly it faults, and what was
     /// stored before, is left open.
     pub parts: bool,
@@ -47,6 +53,7 @@ pub fn rflags(bits: u32) -> u64 {
 pub fn open(insn: &Instruction, case: &Case) -> Open {
     let mut open = Open {
         flags: rflags(insn.rflags_undefined()),
+        legacy: case.bits < 64,
         ..Open::default()
     };
     let count = case.input.gpr[1] as u32 & 31;
@@ -56,16 +63,53 @@ pub fn open(insn: &Instruction, case: &Case) -> Open {
         | Mnemonic::Fnstenv
         | Mnemonic::Frstor
         | Mnemonic::Fnsave
-        | Mnemonic::Fxsave
+        | Mnemonic::Fbstp => {
+            open.parts = true;
+            open.either_fault = case.bits < 64;
+        }
+        Mnemonic::Fstp if insn.memory_size() == iced_x86::MemorySize::Float80 => {
+            open.parts = true;
+            open.either_fault = case.bits < 64;
+        }
+        Mnemonic::Fbld => open.either_fault = case.bits < 64,
+        Mnemonic::Fld if insn.memory_size() == iced_x86::MemorySize::Float80 => {
+            open.either_fault = case.bits < 64;
+        }
+        // Which part of an area is looked at first is the processor's own affair.
+        Mnemonic::Fxsave
         | Mnemonic::Fxsave64
         | Mnemonic::Fxrstor
         | Mnemonic::Fxrstor64
         | Mnemonic::Xsave
         | Mnemonic::Xsave64
         | Mnemonic::Xrstor
-        | Mnemonic::Xrstor64
-        | Mnemonic::Fbstp => open.parts = true,
-        Mnemonic::Fstp if insn.memory_size() == iced_x86::MemorySize::Float80 => open.parts = true,
+        | Mnemonic::Xrstor64 => {
+            open.page_only = true;
+            open.either_fault = case.bits < 64;
+        }
+        // Intel's processors give the end of one of the selected elements, and not always of the same.
+        Mnemonic::Vmaskmovps
+        | Mnemonic::Vmaskmovpd
+        | Mnemonic::Vpmaskmovd
+        | Mnemonic::Vpmaskmovq => {
+            open.page_only = insn.op0_kind() == iced_x86::OpKind::Memory;
+            // Some elements beyond the segment's limit, others on pages that are not there.
+            open.either_fault = case.bits < 64;
+        }
+        Mnemonic::Maskmovq | Mnemonic::Maskmovdqu | Mnemonic::Vmaskmovdqu => open.page_only = true,
+        // Whether the return address was stored already when the target turns out to be beyond the limit.
+        Mnemonic::Call if case.bits < 64 => {
+            open.parts = true;
+            open.either_fault = true;
+        }
+        // A far pointer has two parts, too.
+        Mnemonic::Les | Mnemonic::Lds | Mnemonic::Lss | Mnemonic::Lfs | Mnemonic::Lgs
+            if case.bits < 64 =>
+        {
+            open.either_fault = true;
+        }
+        // Intel's processors load the registers one by one, and have loaded some.
+        Mnemonic::Popa | Mnemonic::Popad => open.loaded_at_fault = true,
         // Both operands may fault: which is looked at first is the processor's own affair.
         Mnemonic::Cmpsb | Mnemonic::Cmpsw | Mnemonic::Cmpsd | Mnemonic::Cmpsq => {
             open.either_fault = true;
@@ -95,6 +139,9 @@ pub fn open(insn: &Instruction, case: &Case) -> Open {
 /// CF, PF, AF, ZF, SF, OF.
 const ARITHMETIC: u64 = 0x8d5;
 
+/// Where the addresses begin that a program cannot map: the last page of the lower half is one of them.
+const LINUX_HALF: u64 = (1 << 47) - 4096;
+
 fn same_end(native: &End, engine: &End, open: Open) -> bool {
     let (
         End::Fault {
@@ -116,12 +163,12 @@ fn same_end(native: &End, engine: &End, open: Open) -> bool {
     if open.either_fault && rip == engine_rip {
         return true;
     }
-    // For addresses of its own half Linux says "present" whatever the tables say.
-    let hidden = (*vector == 14 && cr2 >> 47 != 0) as u64;
+    // For addresses of its own part Linux says "present" whatever the tables say.
+    let hidden = (*vector == 14 && *cr2 >= LINUX_HALF) as u64;
     vector == engine_vector
         && (code ^ engine_code) & !hidden == 0
         && rip == engine_rip
-        && (cr2 == engine_cr2 || open.parts)
+        && (cr2 == engine_cr2 || open.parts || open.page_only && (cr2 ^ engine_cr2) >> 12 == 0)
 }
 
 /// A difference, in words; nothing if there is none.
@@ -135,8 +182,17 @@ pub fn differences(native: &Outcome, engine: &Outcome, open: Open) -> Vec<String
         ));
     }
     let (n, e) = (&native.registers, &engine.registers);
-    for (i, name) in NAMES.iter().enumerate() {
-        if n.gpr[i] != e.gpr[i] && open.registers >> i & 1 == 0 {
+    let (count, mask) = if open.legacy {
+        (8, 0xffff_ffff)
+    } else {
+        (16, u64::MAX)
+    };
+    let loaded = open.loaded_at_fault && matches!(native.end, End::Fault { .. });
+    for (i, name) in NAMES.iter().enumerate().take(count) {
+        if loaded && i != 4 {
+            continue;
+        }
+        if (n.gpr[i] ^ e.gpr[i]) & mask != 0 && open.registers >> i & 1 == 0 {
             out.push(format!(
                 "{name}: host {:016x}, engine {:016x}",
                 n.gpr[i], e.gpr[i]
@@ -161,6 +217,12 @@ pub fn differences(native: &Outcome, engine: &Outcome, open: Open) -> Vec<String
     ] {
         if n != e {
             out.push(format!("{name}: host {n:016x}, engine {e:016x}"));
+        }
+    }
+    for (i, name) in ["es", "ss", "ds", "fs", "gs"].iter().enumerate() {
+        let (n, e) = (n.selectors[i], e.selectors[i]);
+        if n != e {
+            out.push(format!("{name}: host {n:x}, engine {e:x}"));
         }
     }
     vector_differences(&n.vector, &e.vector, &mut out);
@@ -208,8 +270,8 @@ fn vector_differences(n: &VectorState, e: &VectorState, out: &mut Vec<String>) {
             ));
         }
     }
-    if n.quad(8) != e.quad(8) {
-        let (host, engine) = (n.quad(8), e.quad(8));
+    let (host, engine) = (n.quad(8), e.quad(8));
+    if canonical(host) != canonical(engine) {
         out.push(format!(
             "x87 instruction pointer: host {host:x}, engine {engine:x}"
         ));
@@ -217,7 +279,7 @@ fn vector_differences(n: &VectorState, e: &VectorState, out: &mut Vec<String>) {
     // The engine is a processor that notes operand and opcode at unmasked exceptions only.
     if host_notes_exceptions_only() {
         let (host, engine) = (n.quad(16), e.quad(16));
-        if host != engine {
+        if canonical(host) != canonical(engine) {
             out.push(format!(
                 "x87 data pointer: host {host:x}, engine {engine:x}"
             ));
@@ -242,6 +304,11 @@ fn vector_differences(n: &VectorState, e: &VectorState, out: &mut Vec<String>) {
             ));
         }
     }
+}
+
+/// A pointer as a processor of 48-bit addresses loads it: those with 57 bits keep more of what is not canonical.
+fn canonical(pointer: u64) -> u64 {
+    ((pointer << 16) as i64 >> 16) as u64
 }
 
 fn ymm(value: [u64; 4]) -> String {
@@ -290,11 +357,11 @@ pub fn block(title: &str, case: &Case, differences: &[String]) -> String {
     let mut formatter = FastFormatter::new();
     formatter.options_mut().set_use_hex_prefix(true);
     for (address, bytes) in &case.code {
-        let mut at = *address;
+        let mut at = case.pointer(*address);
         let mut rest = &bytes[..];
         let mut shown = 0;
         while !rest.is_empty() && shown < 48 {
-            let insn = decode(rest, at);
+            let insn = decode(case.bits, rest, at);
             let mut text = String::new();
             formatter.format(&insn, &mut text);
             let hex: String = rest[..insn.len()]
@@ -318,6 +385,7 @@ pub fn block(title: &str, case: &Case, differences: &[String]) -> String {
         }
         out.push('\n');
     }
+    let _ = writeln!(out, "   es ss ds fs gs: {:x?}", input.selectors);
     let _ = writeln!(
         out,
         "   rflags={} mxcsr={:04x} x87 control={:04x} status={:04x} stepped={} cold={}",
@@ -333,7 +401,13 @@ pub fn block(title: &str, case: &Case, differences: &[String]) -> String {
         let _ = writeln!(out, "   memory {at:x}: {hex}");
     }
     if let Some((address, bytes)) = case.code.first() {
-        let insn = decode(bytes, *address);
+        let insn = decode(case.bits, bytes, *address);
+        if format!("{:?}", insn.code()).starts_with('F') {
+            for n in 0..8 {
+                let (significand, top) = input.vector.st(n);
+                let _ = writeln!(out, "   st{n}={top:04x}:{significand:016x}");
+            }
+        }
         for n in 0..insn.op_count() {
             let register = insn.op_register(n);
             if register.is_xmm() || register.is_ymm() {

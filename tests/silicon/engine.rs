@@ -3,14 +3,16 @@
 
 use crate::case::{Case, End, Outcome, Registers, VectorState, Window};
 use crate::layout::{
-    self, CODE, CODE_BYTES, DATA, ENGINE_EXITS, EXIT_POINTERS, PAGE, READ_ONLY, WRITABLE,
+    self, CODE, CODE_BYTES, DATA, EXIT_POINTERS, EXITS, FAR_POINTERS, PAGE, READ_ONLY, WRITABLE,
 };
+use crate::segments::{self, CODE_64};
 use retrovisor::cpu::Cpu;
 use retrovisor::cpu::cpuid::CpuModel;
 use retrovisor::cpu::run::Exit;
 use retrovisor::cpu::state::{
-    F80, Segment, State, SystemSegment, Vector, X87, cr0, cr4, efer, gpr, rights, seg,
+    F80, Segment, State, SystemSegment, Vector, X87, cr0, cr4, efer, gpr, seg,
 };
+use retrovisor::cpu::stops::Stops;
 use retrovisor::cpu::world::{Dma, Interrupt, Pending, Wait, World};
 use retrovisor::memory::Memory;
 use retrovisor::tick::Tick;
@@ -19,6 +21,7 @@ use retrovisor::tick::Tick;
 const KERNEL: u64 = 0xffff_8000_0000_0000;
 const GDT: u64 = KERNEL + 0x1000;
 const TSS: u64 = GDT + 0x800;
+const LDT: u64 = GDT + 0xa00;
 const STACK: u64 = KERNEL + 0x2000;
 const HANDLERS: u64 = KERNEL + 0x3000;
 
@@ -27,9 +30,6 @@ const WRITE: u64 = 2;
 const USER: u64 = 4;
 const NO_EXECUTE: u64 = 1 << 63;
 
-/// Selectors as Linux has them, since programs can read them.
-const USER_CODE: u16 = 0x33;
-const USER_DATA: u16 = 0x2b;
 const KERNEL_CODE: u16 = 0x10;
 
 const JUMP_TO_SELF: [u8; 2] = [0xeb, 0xfe];
@@ -134,6 +134,8 @@ pub struct Engine {
     window: Vec<u64>,
     stack: u64,
     runs: u64,
+    /// Ticks that the last case took.
+    pub executed: u64,
 }
 
 impl Engine {
@@ -152,10 +154,13 @@ impl Engine {
             build.memory.write(page, &[0xcc; PAGE]);
         }
         let pointers = build.map(EXIT_POINTERS, USER | NO_EXECUTE);
-        let exits = build.map(ENGINE_EXITS, USER);
+        let exits = build.map(EXITS, USER);
+        build.memory.write(exits, &[0xcc; PAGE]);
         for n in 0..2 {
-            build.put(pointers + 8 * n, ENGINE_EXITS + 16 * n);
+            build.put(pointers + 8 * n, EXITS + 16 * n);
             build.memory.write(exits + 16 * n, &JUMP_TO_SELF);
+            let far = (EXITS + 16 * n) | (CODE_64 as u64) << 32;
+            build.put(pointers + (FAR_POINTERS - EXIT_POINTERS) + 8 * n, far);
         }
         let mut window: Vec<u64> = WRITABLE
             .iter()
@@ -177,16 +182,11 @@ impl Engine {
             build.put(idt + 16 * vector, low);
             build.put(idt + 16 * vector + 8, handler >> 32);
         }
-        // As in Linux: kernel code and data, 32-bit user code, user data, user code.
-        let descriptors: [(u64, u64); 5] = [
-            (0x10, 0x00af_9b00_0000_ffff),
-            (0x18, 0x00cf_9300_0000_ffff),
-            (0x20, 0x00cf_fb00_0000_ffff),
-            (0x28, 0x00cf_f300_0000_ffff),
-            (0x30, 0x00af_fb00_0000_ffff),
-        ];
-        for (at, descriptor) in descriptors {
-            build.put(gdt + at, descriptor);
+        for (n, descriptor) in (0..).zip(segments::GDT) {
+            build.put(gdt + segments::GDT_FIRST + 8 * n, descriptor);
+        }
+        for (n, entry) in (0..).zip(&segments::LDT) {
+            build.put(gdt + (LDT - GDT) + 8 * n, entry.descriptor());
         }
         // The I/O permission map lies beyond the limit: no port is permitted.
         build
@@ -198,6 +198,9 @@ impl Engine {
         let mut cpu = Cpu::new(build.memory, CpuModel::native());
         cpu.state = template;
         cpu.state_changed();
+        let exits = (0..2).map(|n| EXITS + 16 * n);
+        let handlers = (0..32).map(|n| HANDLERS + 16 * n);
+        cpu.set_stops(Stops::new(exits.chain(handlers), []));
         Engine {
             cpu,
             template,
@@ -205,6 +208,7 @@ impl Engine {
             window,
             stack,
             runs: 0,
+            executed: 0,
         }
     }
 
@@ -265,26 +269,27 @@ impl Engine {
         while ticks < case.ticks {
             ticks = if case.stepped { ticks + 1 } else { case.ticks };
             let exit = self.cpu.run(&mut world, ticks, false);
-            assert_eq!(exit, Exit::Tick, "{:?}", world.dead);
             if self.arrived() {
                 break;
             }
+            assert_eq!(exit, Exit::Tick, "{:?}", world.dead);
         }
+        self.executed = self.cpu.tick();
         self.outcome()
     }
 
     fn arrived(&self) -> bool {
         let rip = self.cpu.state.rip();
         let here = |base: u64| rip.wrapping_sub(base) < PAGE as u64;
-        here(ENGINE_EXITS) || here(HANDLERS)
+        here(EXITS) || here(HANDLERS)
     }
 
     fn outcome(&self) -> Outcome {
         let state = &self.cpu.state;
         let rip = state.rip();
         let mut registers = seen(state);
-        let end = if rip.wrapping_sub(ENGINE_EXITS) < PAGE as u64 {
-            End::Exit((rip - ENGINE_EXITS) / 16)
+        let end = if rip.wrapping_sub(EXITS) < PAGE as u64 {
+            End::Exit((rip - EXITS) / 16)
         } else if rip.wrapping_sub(HANDLERS) < PAGE as u64 {
             let vector = ((rip - HANDLERS) / 16) as u8;
             let rsp = state.gpr[gpr::RSP];
@@ -296,6 +301,7 @@ impl Engine {
             let frame = has_code as u64;
             registers.gpr[gpr::RSP] = word(frame + 3);
             registers.rflags = word(frame + 2);
+            registers.selectors[segments::SS] = word(frame + 4) & 0xffff;
             End::Fault {
                 vector,
                 code: if has_code { word(0) } else { 0 },
@@ -326,21 +332,15 @@ fn template(root: u64) -> State {
     state.efer = efer::SCE | efer::LME | efer::LMA | efer::NXE;
     state.xcr0 = 7;
     state.cpl = 3;
-    let flat = |selector, rights| Segment {
-        limit: 0xffff_ffff,
-        rights,
-        selector,
-    };
-    let null = Segment {
-        limit: 0,
-        rights: 0,
-        selector: 0,
-    };
-    state.seg = [null; 6];
     state.seg_base = [0; 8];
-    let user = 3 << rights::DPL_SHIFT | rights::P | rights::S | rights::RW | rights::ACCESSED;
-    state.seg[seg::CS] = flat(USER_CODE, user | rights::CODE | rights::L | rights::G);
-    state.seg[seg::SS] = flat(USER_DATA, user | rights::DB | rights::G);
+    state.ldtr = SystemSegment {
+        base: LDT,
+        segment: Segment {
+            limit: 8 * segments::LDT.len() as u32 - 1,
+            rights: 0x82,
+            selector: 0x50,
+        },
+    };
     state.gdtr.base = GDT;
     state.gdtr.limit = 0x7f;
     state.idtr.base = KERNEL;
@@ -356,12 +356,36 @@ fn template(root: u64) -> State {
     state
 }
 
+/// The order of `Registers::selectors`.
+const SELECTORS: [usize; 5] = [seg::ES, seg::SS, seg::DS, seg::FS, seg::GS];
+
+/// A loaded segment register.
+fn segment(selector: u16) -> Segment {
+    let descriptor = segments::descriptor(selector);
+    let limit = (descriptor & 0xffff | descriptor >> 32 & 0xf_0000) as u32;
+    Segment {
+        limit: if descriptor >> 55 & 1 != 0 {
+            limit << 12 | 0xfff
+        } else {
+            limit
+        },
+        rights: (descriptor >> 40) as u16 & 0xf0ff,
+        selector,
+    }
+}
+
 fn loaded(template: &State, case: &Case) -> State {
     let mut state = *template;
     let input = &case.input;
     state.gpr[..16].copy_from_slice(&input.gpr);
-    state.set_rip(case.start);
+    state.set_rip(case.pointer(case.start));
     state.flags.set_rflags(input.rflags);
+    state.seg[seg::CS] = segment(segments::code(case.bits));
+    state.seg_base[seg::CS] = case.start - case.pointer(case.start);
+    for (register, selector) in SELECTORS.into_iter().zip(input.selectors) {
+        state.seg[register] = segment(selector as u16);
+        state.seg_base[register] = segments::base(selector as u16);
+    }
     state.seg_base[seg::FS] = input.fs_base;
     state.seg_base[seg::GS] = input.gs_base;
     state.mxcsr = input.vector.mxcsr();
@@ -432,6 +456,7 @@ fn seen(state: &State) -> Registers {
         rflags: state.rflags(),
         fs_base: state.seg_base[seg::FS],
         gs_base: state.seg_base[seg::GS],
+        selectors: SELECTORS.map(|register| state.seg[register].selector as u64),
         vector,
     }
 }

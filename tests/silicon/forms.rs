@@ -1,13 +1,13 @@
 //! Which instruction forms there are, which of them are compared, and why the others are not.
 
-use iced_x86::{Code, CpuidFeature, EncodingKind, Mnemonic, OpCodeOperandKind};
+use iced_x86::{Code, CpuidFeature, EncodingKind, Mnemonic};
 
 /// What becomes of a form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// Run on both sides and compared.
     Compare,
-    /// Intel's processors do not have it in 64-bit mode.
+    /// Intel's processors do not have it in this mode.
     OtherMode,
     /// Not compared; the reason.
     Excluded(&'static str),
@@ -24,7 +24,8 @@ fn host_has(feature: CpuidFeature) -> Option<bool> {
     Some(match feature {
         INTEL8086 | INTEL186 | INTEL286 | INTEL386 | INTEL486 | X64 | CPUID | CMOV | FPU
         | FPU287 | FPU387 | FPU287XL_ONLY | FPU387SL_ONLY | MULTIBYTENOP | PAUSE | RDPMC | MSR
-        | TSC | CX8 | SYSCALL | SEP | CLFSH | PREFETCHW | FSGSBASE | SMAP | IA64 => true,
+        | TSC | CX8 | SYSCALL | SEP | CLFSH | PREFETCHW | PREFETCHWT1 | PREFETCHITI | FSGSBASE
+        | SMAP | IA64 => true,
         MMX => detected!("mmx"),
         SSE => detected!("sse"),
         SSE2 => detected!("sse2"),
@@ -73,22 +74,12 @@ fn excluded(code: Code) -> Option<&'static str> {
             | Code::Call_m1616
             | Code::Call_m1632
             | Code::Call_m1664
+            | Code::Jmp_ptr1616
+            | Code::Jmp_ptr1632
+            | Code::Call_ptr1616
+            | Code::Call_ptr1632
     ) {
         return Some("far transfer: depends on the kernel's descriptor tables");
-    }
-    let loads_segment = info.op_count() > 0
-        && (info.op0_kind() == OpCodeOperandKind::seg_reg
-            || matches!(
-                code.mnemonic(),
-                Mnemonic::Lfs | Mnemonic::Lgs | Mnemonic::Lss
-            )
-            || code.mnemonic() == Mnemonic::Pop
-                && matches!(
-                    info.op0_kind(),
-                    OpCodeOperandKind::fs | OpCodeOperandKind::gs
-                ));
-    if loads_segment {
-        return Some("loads a segment: depends on the kernel's descriptor tables");
     }
     if info.fwait() {
         return Some("WAIT and another instruction, which are compared each");
@@ -125,9 +116,6 @@ fn excluded(code: Code) -> Option<&'static str> {
         Mnemonic::Sgdt | Mnemonic::Sidt | Mnemonic::Sldt | Mnemonic::Str | Mnemonic::Smsw => {
             "the host's kernel emulates it (UMIP)"
         }
-        Mnemonic::Lar | Mnemonic::Lsl | Mnemonic::Verr | Mnemonic::Verw => {
-            "reads the kernel's descriptor tables"
-        }
         Mnemonic::Xsaveopt | Mnemonic::Xsaveopt64 => {
             "may leave out what the processor knows to be unchanged"
         }
@@ -136,9 +124,14 @@ fn excluded(code: Code) -> Option<&'static str> {
 }
 
 /// What becomes of a form.
-pub fn fate(code: Code) -> Fate {
+pub fn fate(code: Code, bits: u32) -> Fate {
     let info = code.op_code();
-    if !info.is_instruction() || !info.intel_decoder64() || info.decoder_option() != 0 {
+    let decoded = match bits {
+        16 => info.intel_decoder16(),
+        32 => info.intel_decoder32(),
+        _ => info.intel_decoder64(),
+    };
+    if !info.is_instruction() || !decoded || info.decoder_option() != 0 {
         return Fate::OtherMode;
     }
     let features = code.cpuid_features();

@@ -1,16 +1,17 @@
 //! Makes instructions of a given form with random operands, and registers and memory to go with them.
 
-use crate::case::{Case, Registers};
+use crate::case::{Case, Registers, VectorState};
 use crate::layout::{self, CODE, DATA, PAGE};
+use crate::operands::{encode, operands};
+use crate::segments::{self, CANDIDATES, DS, ES, FS, GS, SS};
 use crate::values;
 use fastrand::Rng;
-use iced_x86::{
-    Code, Decoder, DecoderOptions, Encoder, Instruction, MemorySize, Mnemonic, OpCodeOperandKind,
-    OpKind, Register,
-};
+use iced_x86::{Code, Instruction, MemorySize, Mnemonic, OpCodeOperandKind, OpKind, Register};
 
 /// An instruction that is about to become a case.
 pub struct Draft {
+    /// Size of the code segment.
+    bits: u32,
     pub insn: Instruction,
     pub input: Registers,
     pub pokes: Vec<(u64, Vec<u8>)>,
@@ -64,271 +65,6 @@ pub fn operand_bytes(insn: &Instruction) -> u64 {
     }
 }
 
-fn general(rng: &mut Rng, base: Register) -> Register {
-    base + rng.u32(0..16)
-}
-
-fn register(rng: &mut Rng, kind: OpCodeOperandKind) -> Option<Register> {
-    use OpCodeOperandKind::*;
-    let n8 = |rng: &mut Rng| rng.u32(0..8);
-    Some(match kind {
-        r8_or_mem | r8_reg | r8_opcode => Register::AL + rng.u32(0..20),
-        r16_or_mem | r16_reg | r16_reg_mem | r16_rm | r16_opcode => general(rng, Register::AX),
-        r32_or_mem | r32_reg | r32_reg_mem | r32_rm | r32_opcode | r32_vvvv => {
-            general(rng, Register::EAX)
-        }
-        r64_or_mem | r64_reg | r64_reg_mem | r64_rm | r64_opcode | r64_vvvv => {
-            general(rng, Register::RAX)
-        }
-        seg_reg => Register::ES + rng.u32(0..6),
-        mm_or_mem | mm_reg | mm_rm => Register::MM0 + n8(rng),
-        xmm_or_mem | xmm_reg | xmm_rm | xmm_vvvv | xmm_is4 | xmm_is5 => {
-            Register::XMM0 + rng.u32(0..16)
-        }
-        ymm_or_mem | ymm_reg | ymm_rm | ymm_vvvv | ymm_is4 | ymm_is5 => {
-            Register::YMM0 + rng.u32(0..16)
-        }
-        sti_opcode => Register::ST0 + n8(rng),
-        cr_reg => [
-            Register::CR0,
-            Register::CR2,
-            Register::CR3,
-            Register::CR4,
-            Register::CR8,
-        ][rng.usize(0..5)],
-        dr_reg => Register::DR0 + n8(rng),
-        es => Register::ES,
-        cs => Register::CS,
-        ss => Register::SS,
-        ds => Register::DS,
-        fs => Register::FS,
-        gs => Register::GS,
-        al => Register::AL,
-        cl => Register::CL,
-        ax => Register::AX,
-        dx => Register::DX,
-        eax => Register::EAX,
-        rax => Register::RAX,
-        st0 => Register::ST0,
-        _ => return Option::None,
-    })
-}
-
-fn is_or_memory(kind: OpCodeOperandKind) -> bool {
-    use OpCodeOperandKind::*;
-    matches!(
-        kind,
-        r8_or_mem | r16_or_mem | r32_or_mem | r64_or_mem | mm_or_mem | xmm_or_mem | ymm_or_mem
-    )
-}
-
-/// Puts a random memory operand into an instruction.
-fn set_memory(rng: &mut Rng, insn: &mut Instruction, kind: OpCodeOperandKind, at: u64) {
-    use OpCodeOperandKind::*;
-    let vsib = match kind {
-        mem_vsib32x | mem_vsib64x => Some(Register::XMM0),
-        mem_vsib32y | mem_vsib64y => Some(Register::YMM0),
-        _ => Option::None,
-    };
-    if kind == mem_offs {
-        insn.set_memory_displ_size(8);
-        insn.set_memory_displacement64(at);
-    } else {
-        let narrow = rng.u8(0..8) == 0 && at >> 32 == 0;
-        let base = if narrow { Register::EAX } else { Register::RAX };
-        let shape = rng.u8(0..10);
-        let low = at < 1 << 31;
-        if let Some(index) = vsib {
-            insn.set_memory_base(general(rng, base));
-            insn.set_memory_index(index + rng.u32(0..16));
-            insn.set_memory_index_scale(1 << rng.u32(0..4));
-        } else if shape < 2 && low {
-            insn.set_memory_base(if narrow { Register::EIP } else { Register::RIP });
-        } else if shape < 3 && low {
-            insn.set_memory_displacement64(at);
-        } else {
-            if shape > 3 || !low {
-                insn.set_memory_base(general(rng, base));
-            }
-            if shape > 6 || shape == 3 && low {
-                let index = general(rng, base);
-                if !matches!(index, Register::RSP | Register::ESP) {
-                    insn.set_memory_index(index);
-                    insn.set_memory_index_scale(1 << rng.u32(0..4));
-                }
-            }
-        }
-        let register = insn.memory_base() != Register::None && !insn.memory_base().is_ip()
-            || insn.memory_index() != Register::None;
-        let size = if narrow { 4 } else { 8 };
-        if !register {
-            insn.set_memory_displ_size(size);
-            insn.set_memory_displacement64(at);
-        } else {
-            let displacement = match rng.u8(0..4) {
-                0 => 0,
-                1 => rng.i8(..) as i64,
-                _ => (rng.i32(..) >> rng.u32(0..24)) as i64,
-            };
-            let no_base = insn.memory_base() == Register::None;
-            insn.set_memory_displ_size(if displacement == 0 && !no_base {
-                0
-            } else {
-                size
-            });
-            insn.set_memory_displacement64(displacement as u64);
-        }
-    }
-    insn.set_segment_prefix(match rng.u8(0..40) {
-        0 | 1 => Register::FS,
-        2 | 3 => Register::GS,
-        // Without effect in 64-bit mode.
-        4 => Register::DS,
-        5 => Register::SS,
-        6 => Register::ES,
-        7 => Register::CS,
-        _ => Register::None,
-    });
-}
-
-/// Sets an operand that is neither a register nor memory; `false` if it is of no kind known here.
-fn set_immediate(
-    rng: &mut Rng,
-    insn: &mut Instruction,
-    n: u32,
-    kind: OpCodeOperandKind,
-    branch: u64,
-) -> bool {
-    use OpCodeOperandKind::*;
-    let value = values::integer(rng);
-    match kind {
-        imm8 => {
-            let second = (0..n).any(|i| {
-                matches!(
-                    insn.op_kind(i),
-                    OpKind::Immediate8 | OpKind::Immediate16 | OpKind::Immediate32
-                )
-            });
-            if second {
-                insn.set_op_kind(n, OpKind::Immediate8_2nd);
-                insn.set_immediate8_2nd(value as u8);
-            } else {
-                insn.set_op_kind(n, OpKind::Immediate8);
-                insn.set_immediate8(value as u8);
-            }
-        }
-        imm8_const_1 => {
-            insn.set_op_kind(n, OpKind::Immediate8);
-            insn.set_immediate8(1);
-        }
-        imm8sex16 => {
-            insn.set_op_kind(n, OpKind::Immediate8to16);
-            insn.set_immediate8to16(value as i8 as i16);
-        }
-        imm8sex32 => {
-            insn.set_op_kind(n, OpKind::Immediate8to32);
-            insn.set_immediate8to32(value as i8 as i32);
-        }
-        imm8sex64 => {
-            insn.set_op_kind(n, OpKind::Immediate8to64);
-            insn.set_immediate8to64(value as i8 as i64);
-        }
-        imm16 => {
-            insn.set_op_kind(n, OpKind::Immediate16);
-            insn.set_immediate16(value as u16);
-        }
-        imm32 => {
-            insn.set_op_kind(n, OpKind::Immediate32);
-            insn.set_immediate32(value as u32);
-        }
-        imm32sex64 => {
-            insn.set_op_kind(n, OpKind::Immediate32to64);
-            insn.set_immediate32to64(value as i32 as i64);
-        }
-        imm64 => {
-            insn.set_op_kind(n, OpKind::Immediate64);
-            insn.set_immediate64(value);
-        }
-        seg_rSI => insn.set_op_kind(n, string_kind(rng, insn, OpKind::MemorySegRSI)),
-        seg_rDI => insn.set_op_kind(n, string_kind(rng, insn, OpKind::MemorySegRDI)),
-        es_rDI => insn.set_op_kind(n, string_kind(rng, insn, OpKind::MemoryESRDI)),
-        seg_rBX_al => {
-            insn.set_op_kind(n, OpKind::Memory);
-            let wide = rng.u8(0..4) > 0;
-            insn.set_memory_base(if wide { Register::RBX } else { Register::EBX });
-            insn.set_memory_index(Register::AL);
-            insn.set_memory_index_scale(1);
-        }
-        br64_1 | br64_4 => {
-            insn.set_op_kind(n, OpKind::NearBranch64);
-            insn.set_near_branch64(branch);
-        }
-        _ => return false,
-    }
-    true
-}
-
-/// The kind of an implicit string operand, all of one instruction with the same address size.
-fn string_kind(rng: &mut Rng, insn: &Instruction, wide: OpKind) -> OpKind {
-    let narrow = match insn.op0_kind() {
-        OpKind::MemorySegESI | OpKind::MemoryESEDI | OpKind::MemorySegEDI => true,
-        OpKind::MemorySegRSI | OpKind::MemoryESRDI | OpKind::MemorySegRDI => false,
-        _ => rng.u8(0..6) == 0,
-    };
-    match (wide, narrow) {
-        (_, false) => wide,
-        (OpKind::MemorySegRSI, true) => OpKind::MemorySegESI,
-        (OpKind::MemorySegRDI, true) => OpKind::MemorySegEDI,
-        (_, true) => OpKind::MemoryESEDI,
-    }
-}
-
-/// A random instruction of a form; `None` if it has operands of a kind not known here.
-pub fn operands(rng: &mut Rng, code: Code, at: u64, branch: u64) -> Option<Instruction> {
-    let info = code.op_code();
-    let mut insn = Instruction::default();
-    insn.set_code(code);
-    for n in 0..info.op_count() {
-        let kind = info.op_kind(n);
-        if is_memory(kind) || is_or_memory(kind) && rng.bool() {
-            insn.set_op_kind(n, OpKind::Memory);
-            set_memory(rng, &mut insn, kind, at);
-        } else if let Some(register) = register(rng, kind) {
-            insn.set_op_kind(n, OpKind::Register);
-            insn.set_op_register(n, register);
-        } else if !set_immediate(rng, &mut insn, n, kind, branch) {
-            return None;
-        }
-    }
-    if insn.op0_kind() == OpKind::Memory && info.can_use_lock_prefix() && rng.bool() {
-        insn.set_has_lock_prefix(true);
-    }
-    if info.can_use_rep_prefix() && rng.u8(0..3) > 0 {
-        insn.set_has_rep_prefix(true);
-    } else if info.can_use_repne_prefix() && rng.bool() {
-        insn.set_has_repne_prefix(true);
-    }
-    Some(insn)
-}
-
-/// The bytes of an instruction and the instruction as decoded from them; `None` if the operands chosen do not go
-/// together.
-pub fn encode(insn: &Instruction, start: u64) -> Option<(Instruction, Vec<u8>)> {
-    let mut encoder = Encoder::new(64);
-    encoder.encode(insn, start).ok()?;
-    let bytes = encoder.take_buffer();
-    let again = decode(&bytes, start);
-    (again.code() == insn.code() && again.len() == bytes.len()).then_some((again, bytes))
-}
-
-fn is_memory(kind: OpCodeOperandKind) -> bool {
-    use OpCodeOperandKind::*;
-    matches!(
-        kind,
-        mem | mem_offs | mem_vsib32x | mem_vsib64x | mem_vsib32y | mem_vsib64y
-    )
-}
-
 /// Whether an instruction with its operand at `at` would lock the bus for two cache lines. Linux traps that and
 /// makes the process wait, so that such cases are not run; the same without a lock are.
 pub fn splits_lock(insn: &Instruction, at: u64) -> bool {
@@ -336,11 +72,6 @@ pub fn splits_lock(insn: &Instruction, at: u64) -> bool {
         || insn.mnemonic() == Mnemonic::Xchg
             && (insn.op0_kind() == OpKind::Memory || insn.op1_kind() == OpKind::Memory);
     locked && at & 63 > 64 - operand_bytes(insn)
-}
-
-/// Decodes one instruction as the engine does.
-pub fn decode(bytes: &[u8], at: u64) -> Instruction {
-    Decoder::with_ip(64, bytes, at, DecoderOptions::NONE).decode()
 }
 
 impl Draft {
@@ -353,6 +84,44 @@ impl Draft {
         self.pinned >> register & 1 != 0
     }
 
+    /// Where a segment begins.
+    fn segment_base(&self, register: Register) -> u64 {
+        let n = match register {
+            Register::FS => return self.input.fs_base,
+            Register::GS => return self.input.gs_base,
+            _ if self.bits == 64 => return 0,
+            Register::CS => return segments::base(segments::code(self.bits)),
+            Register::ES => ES,
+            Register::SS => SS,
+            _ => DS,
+        };
+        segments::base(self.input.selectors[n] as u16)
+    }
+
+    /// The bits of a stack pointer that count.
+    fn stack_mask(&self) -> u64 {
+        let wide = segments::descriptor(self.input.selectors[SS] as u16) >> 54 & 1 != 0;
+        match (self.bits, wide) {
+            (64, _) => u64::MAX,
+            (_, true) => 0xffff_ffff,
+            (_, false) => 0xffff,
+        }
+    }
+
+    /// Points RSP or RBP (by number) at a linear address.
+    fn pin_stack(&mut self, rng: &mut Rng, register: usize, linear: u64) {
+        let mask = self.stack_mask();
+        let offset = linear.wrapping_sub(self.segment_base(Register::SS));
+        let garbage = if self.bits == 64 { 0 } else { rng.u64(..) };
+        self.pin(register, offset & mask | garbage & !mask);
+    }
+
+    /// Where RSP points.
+    fn stack_top(&self) -> u64 {
+        let offset = self.input.gpr[4] & self.stack_mask();
+        self.segment_base(Register::SS).wrapping_add(offset)
+    }
+
     /// Chooses base and index so that the memory operand lies at a linear address. `None` if it cannot be.
     fn aim(&mut self, rng: &mut Rng, at: u64) -> Option<()> {
         let insn = self.insn;
@@ -361,20 +130,25 @@ impl Draft {
         if base.is_ip() || base == Register::None && index == Register::None {
             return Some(());
         }
-        let segment = match insn.segment_prefix() {
-            Register::FS => self.input.fs_base,
-            Register::GS => self.input.gs_base,
-            _ => 0,
-        };
-        let narrow = base.is_gpr32() || index.is_gpr32();
-        let mut offset = at
-            .wrapping_sub(segment)
-            .wrapping_sub(insn.memory_displacement64());
-        if narrow && at.wrapping_sub(segment) >> 32 != 0 {
+        let segment = self.segment_base(insn.memory_segment());
+        let size =
+            if index == Register::AL || index.is_xmm() || index.is_ymm() || index == Register::None
+            {
+                base.size()
+            } else {
+                index.size()
+            };
+        let mask = u64::MAX >> (64 - 8 * size as u32);
+        let mut offset = at.wrapping_sub(segment);
+        if self.bits < 64 {
+            offset &= 0xffff_ffff;
+        }
+        if offset & !mask != 0 {
             return None;
         }
-        let upper = |rng: &mut Rng| if narrow { rng.u64(..) << 32 } else { 0 };
-        let cut = |value: u64| if narrow { value & 0xffff_ffff } else { value };
+        offset = offset.wrapping_sub(insn.memory_displacement64());
+        let upper = |rng: &mut Rng| if size == 8 { 0 } else { rng.u64(..) & !mask };
+        let cut = |value: u64| value & mask;
         let scale = insn.memory_index_scale() as u64;
         if index.is_xmm() || index.is_ymm() {
             let value = upper(rng) | cut(offset);
@@ -426,18 +200,18 @@ fn prepare(rng: &mut Rng, draft: &mut Draft, at: u64) -> Option<()> {
             0 => target(rng, 8),
             _ => (DATA + rng.u64(0x400..0x1c00)) & !if rng.bool() { 7 } else { 0 },
         };
-        draft.pin(4, rsp);
+        draft.pin_stack(rng, 4, rsp);
         let rbp = match rng.u8(0..10) {
             0 => target(rng, 8),
             _ => DATA + rng.u64(0x400..0x1c00),
         };
         if matches!(insn.mnemonic(), Mnemonic::Enter | Mnemonic::Leave) {
-            draft.pin(5, rbp);
+            draft.pin_stack(rng, 5, rbp);
         }
-        if matches!(insn.mnemonic(), Mnemonic::Popf | Mnemonic::Popfq) {
+        if is_popf(&insn) {
             // Anything but the trap flag, which would trace the way back.
             let rsp = DATA + rng.u64(0x400..0x1c00);
-            draft.pin(4, rsp);
+            draft.pin_stack(rng, 4, rsp);
             let flags = rng.u64(..) & !0x100;
             draft.pokes.push((rsp, flags.to_le_bytes().to_vec()));
         }
@@ -474,9 +248,25 @@ fn prepare(rng: &mut Rng, draft: &mut Draft, at: u64) -> Option<()> {
                 },
             );
         }
+        Mnemonic::Xsave | Mnemonic::Xsave64 | Mnemonic::Xrstor | Mnemonic::Xrstor64 => {
+            let components = if rng.bool() { 7 } else { rng.u64(0..8) } | nobody_has(rng);
+            let garbage = rng.u64(..) << 32;
+            draft.pin(0, components & 0xffff_ffff | garbage);
+            draft.pin(2, components >> 32 | garbage);
+        }
         Mnemonic::Maskmovq | Mnemonic::Maskmovdqu | Mnemonic::Vmaskmovdqu => {
             // Whether bytes that the mask leaves out can fault is the processor's own affair.
-            draft.pin(7, DATA + rng.u64(0x100..0x2f00));
+            let linear = DATA + rng.u64(0x100..0x2f00);
+            let offset = linear.wrapping_sub(draft.segment_base(insn.memory_segment()));
+            let mask = match insn.op0_kind() {
+                OpKind::MemorySegDI => 0xffff,
+                OpKind::MemorySegEDI => 0xffff_ffff,
+                _ => u64::MAX,
+            };
+            if offset & !mask & 0xffff_ffff != 0 {
+                return None;
+            }
+            draft.pin(7, offset);
         }
         _ => {}
     }
@@ -504,6 +294,12 @@ fn prepare_string(rng: &mut Rng, draft: &mut Draft) {
             OpKind::MemoryESEDI | OpKind::MemorySegESI | OpKind::MemorySegEDI
         )
     });
+    let tiny = (0..draft.insn.op_count()).any(|n| {
+        matches!(
+            draft.insn.op_kind(n),
+            OpKind::MemoryESDI | OpKind::MemorySegSI | OpKind::MemorySegDI
+        )
+    });
     let overlap = rng.u8(0..4) == 0;
     let mut from = target(rng, bytes);
     let mut to = if overlap {
@@ -511,22 +307,27 @@ fn prepare_string(rng: &mut Rng, draft: &mut Draft) {
     } else {
         target(rng, bytes)
     };
-    if narrow {
-        let garbage = rng.u64(..) << 32;
-        count |= garbage;
-        from = from & 0xffff_ffff | garbage;
-        to = to & 0xffff_ffff | rng.u64(..) << 32;
-    }
+    // Strings in ES have no other segment.
+    let source = match draft.insn.segment_prefix() {
+        Register::None => Register::DS,
+        other => other,
+    };
+    from = from.wrapping_sub(draft.segment_base(source));
+    to = to.wrapping_sub(draft.segment_base(Register::ES));
+    let mask = match (tiny, narrow) {
+        (true, _) => 0xffff,
+        (_, true) => 0xffff_ffff,
+        _ => u64::MAX,
+    };
+    let garbage = rng.u64(..) & !mask;
+    count = count & mask | garbage;
+    from = from & mask | garbage;
+    to = to & mask | rng.u64(..) & !mask;
     let repeated = draft.insn.has_rep_prefix() || draft.insn.has_repne_prefix();
     if repeated {
         draft.pin(1, count);
     }
-    let segment = match draft.insn.segment_prefix() {
-        Register::FS => draft.input.fs_base,
-        Register::GS => draft.input.gs_base,
-        _ => 0,
-    };
-    draft.pin(6, from.wrapping_sub(segment));
+    draft.pin(6, from);
     draft.pin(7, to);
     draft.ticks = 8192;
 }
@@ -548,6 +349,45 @@ impl Draft {
     }
 }
 
+/// POPF in all its sizes: TF must not come of it.
+fn is_popf(insn: &Instruction) -> bool {
+    use Mnemonic::{Popf, Popfd, Popfq};
+    matches!(insn.mnemonic(), Popf | Popfd | Popfq)
+}
+
+/// Selectors for 16- and 32-bit code: mostly flat ones and those of the window.
+fn selectors(rng: &mut Rng) -> [u64; 5] {
+    use segments::{EXPAND_DOWN, EXPAND_DOWN_16, FLAT, READ_ONLY, STACK_16, WINDOW};
+    let mut data = || match rng.u8(0..20) {
+        0..=9 => FLAT,
+        10..=15 => WINDOW,
+        16 => READ_ONLY,
+        17 => EXPAND_DOWN,
+        18 => EXPAND_DOWN_16,
+        _ => 0,
+    } as u64;
+    let [es, ds, fs, gs] = [data(), data(), data(), data()];
+    let ss = match rng.u8(0..20) {
+        0..=11 => FLAT,
+        12..=15 => STACK_16,
+        16..=17 => WINDOW,
+        18 => EXPAND_DOWN,
+        _ => EXPAND_DOWN_16,
+    };
+    [es, ss as u64, ds, fs, gs]
+}
+
+/// What `registers` gives, for code of a size.
+fn registers_of(rng: &mut Rng, bits: u32) -> Registers {
+    let mut input = registers(rng);
+    if bits < 64 {
+        input.selectors = selectors(rng);
+        input.fs_base = segments::base(input.selectors[FS] as u16);
+        input.gs_base = segments::base(input.selectors[GS] as u16);
+    }
+    input
+}
+
 /// Registers with random content and flags.
 pub fn registers(rng: &mut Rng) -> Registers {
     let mut gpr = [0; 16];
@@ -565,6 +405,7 @@ pub fn registers(rng: &mut Rng) -> Registers {
         // Multiples of a cache line: see `splits_lock`.
         fs_base: DATA + 0x140,
         gs_base: DATA.wrapping_sub(0x10_0000),
+        selectors: [0, segments::FLAT as u64, 0, 0, 0],
         vector: values::vector_registers(rng),
     }
 }
@@ -582,12 +423,13 @@ fn units(code: Code) -> (bool, bool) {
             xmm_or_mem | xmm_reg | xmm_rm | xmm_vvvv | ymm_or_mem | ymm_reg | ymm_rm | ymm_vvvv
         )
     });
-    let x87 = info.fwait() || format!("{code:?}").starts_with('F') || code == Code::Wait;
+    let area = is_save_area(code);
+    let x87 = info.fwait() || format!("{code:?}").starts_with('F') || code == Code::Wait || area;
     (mmx || x87 || code == Code::Emms, sse)
 }
 
 /// A case of a form; `None` when these random choices make none. Gives the instruction as decoded.
-pub fn single(rng: &mut Rng, code: Code, windows: usize) -> Option<(Case, Instruction)> {
+pub fn single(rng: &mut Rng, bits: u32, code: Code, windows: usize) -> Option<(Case, Instruction)> {
     let page = PAGE as u64;
     let start = match rng.u8(0..50) {
         // Across the two pages, or into the void behind them.
@@ -605,18 +447,36 @@ pub fn single(rng: &mut Rng, code: Code, windows: usize) -> Option<(Case, Instru
     if code.op_code().op_count() > 0 && rng.u8(0..4) == 0 && at >> 31 != 0 {
         at = DATA + rng.u64(0..0x2000);
     }
-    let insn = operands(rng, code, at, taken)?;
-    let (insn, bytes) = encode(&insn, start)?;
-    if splits_lock(&insn, at) {
-        return None;
+    if is_save_area(code) && rng.u8(0..8) > 0 {
+        at &= !63;
+    }
+    if bits < 64 && at >> 32 != 0 {
+        // Up to the end of the address space, and around it.
+        at = (1 << 32) - rng.u64(1..32);
     }
     let mut draft = Draft {
-        insn,
-        input: registers(rng),
+        bits,
+        insn: Instruction::default(),
+        input: registers_of(rng, bits),
         pokes: Vec::new(),
         ticks: 24,
         pinned: 0,
     };
+    let ip = |linear: u64| linear - segments::base(segments::code(bits));
+    let mut insn = operands(rng, bits, code, at, ip(taken))?;
+    let absolute = insn.memory_base() == Register::None && insn.memory_index() == Register::None;
+    if bits < 64 && absolute && (0..insn.op_count()).any(|n| insn.op_kind(n) == OpKind::Memory) {
+        let offset = at.wrapping_sub(draft.segment_base(insn.memory_segment())) & 0xffff_ffff;
+        if insn.memory_displ_size() == 2 && offset > 0xffff {
+            return None;
+        }
+        insn.set_memory_displacement64(offset);
+    }
+    let (insn, bytes) = encode(bits, &insn, ip(start))?;
+    if splits_lock(&insn, at) {
+        return None;
+    }
+    draft.insn = insn;
     let (x87, sse) = units(code);
     if x87 || rng.u8(0..8) == 0 {
         values::x87(rng, &mut draft.input.vector);
@@ -625,16 +485,27 @@ pub fn single(rng: &mut Rng, code: Code, windows: usize) -> Option<(Case, Instru
         draft.input.vector.set_mxcsr(values::mxcsr(rng));
     }
     prepare(rng, &mut draft, at)?;
-    let popf = matches!(insn.mnemonic(), Mnemonic::Popf | Mnemonic::Popfq);
+    let area = is_save_area(code);
+    let popf = is_popf(&insn);
     if rng.u8(0..4) > 0 && !popf {
         let operand = values::lanes(rng, operand_bytes(&insn).min(64) as usize);
         draft.pokes.push((at, operand));
     }
-    aim_branch(rng, &mut draft, at, taken);
+    if area {
+        prepare_save_area(rng, &mut draft, at)?;
+    }
+    aim_branch(rng, &mut draft, at, ip(taken));
+    aim_selector(rng, &mut draft, at)?;
     let mut code_bytes = bytes;
-    code_bytes.extend(layout::leave(0));
+    code_bytes.extend(layout::leave(bits, 0));
+    if bits < 64 {
+        for value in &mut draft.input.gpr {
+            *value &= 0xffff_ffff;
+        }
+    }
     let case = Case {
-        code: vec![(start, code_bytes), (taken, layout::leave(1).to_vec())],
+        bits,
+        code: vec![(start, code_bytes), (taken, layout::leave(bits, 1))],
         start,
         input: draft.input,
         window: rng.usize(0..windows),
@@ -644,6 +515,63 @@ pub fn single(rng: &mut Rng, code: Code, windows: usize) -> Option<(Case, Instru
         cold: rng.u8(0..8) == 0,
     };
     Some((case, insn))
+}
+
+/// FXSAVE, XSAVE and their kin.
+fn is_save_area(code: Code) -> bool {
+    matches!(
+        code.mnemonic(),
+        Mnemonic::Fxsave
+            | Mnemonic::Fxsave64
+            | Mnemonic::Fxrstor
+            | Mnemonic::Fxrstor64
+            | Mnemonic::Xsave
+            | Mnemonic::Xsave64
+            | Mnemonic::Xrstor
+            | Mnemonic::Xrstor64
+    )
+}
+
+/// An area that can be restored, mostly, and only of components that the engine has. (A host may have more, which
+/// would be saved and restored if EDX:EAX or the header named them.)
+fn prepare_save_area(rng: &mut Rng, draft: &mut Draft, at: u64) -> Option<()> {
+    let mut image = VectorState::initial();
+    values::x87(rng, &mut image);
+    for pointer in [8, 16] {
+        image.set(pointer, values::integer(rng).to_le_bytes());
+    }
+    draft.pokes.push((at, image.0[..24].to_vec()));
+    if rng.u8(0..8) > 0 {
+        let mxcsr = values::mxcsr(rng);
+        draft.pokes.push((at + 24, mxcsr.to_le_bytes().to_vec()));
+    }
+    if !format!("{:?}", draft.insn.code()).starts_with('X') {
+        return Some(());
+    }
+    if is_read_only(at.wrapping_add(512)) {
+        // The header would be whatever is there.
+        return None;
+    }
+    let present = if rng.bool() { 7 } else { rng.u64(0..8) } | nobody_has(rng);
+    // Bit 63 would say that the area is compacted, which the engine does not offer.
+    let some = |rng: &mut Rng| {
+        if rng.u8(0..12) == 0 {
+            rng.u64(..) >> 1
+        } else {
+            0
+        }
+    };
+    let header = [present, some(rng), some(rng), some(rng)];
+    for (n, word) in (0..).zip(header) {
+        let to = at.wrapping_add(512 + 8 * n);
+        draft.pokes.push((to, word.to_le_bytes().to_vec()));
+    }
+    Some(())
+}
+
+/// No processor has state component 62 yet.
+fn nobody_has(rng: &mut Rng) -> u64 {
+    (rng.u8(0..12) == 0) as u64 * (1 << 62)
 }
 
 fn code_bytes(code: Code) -> u64 {
@@ -656,14 +584,18 @@ fn code_bytes(code: Code) -> u64 {
 /// Lets indirect branches and returns go where something stands.
 fn aim_branch(rng: &mut Rng, draft: &mut Draft, at: u64, taken: u64) {
     let insn = draft.insn;
-    let to = match rng.u8(0..8) {
+    let mut to = match rng.u8(0..8) {
         0 => NOT_CANONICAL,
         1 => target(rng, 1),
         _ => taken,
     };
+    if draft.bits < 64 {
+        // Without what is beyond the pointer's size.
+        to &= 0xffff_ffff;
+    }
     match insn.mnemonic() {
         Mnemonic::Ret => {
-            let rsp = draft.input.gpr[4];
+            let rsp = draft.stack_top();
             draft.pokes.push((rsp, to.to_le_bytes().to_vec()));
         }
         Mnemonic::Jmp | Mnemonic::Call if insn.op0_kind() == OpKind::Memory => {
@@ -675,4 +607,41 @@ fn aim_branch(rng: &mut Rng, draft: &mut Draft, at: u64, taken: u64) {
         }
         _ => {}
     }
+}
+
+/// Gives instructions that take a selector one of which is known what it means.
+fn aim_selector(rng: &mut Rng, draft: &mut Draft, at: u64) -> Option<()> {
+    use Mnemonic::{Arpl, Lar, Lds, Les, Lfs, Lgs, Lsl, Lss, Mov, Pop, Verr, Verw};
+    let insn = draft.insn;
+    let selector = CANDIDATES[rng.usize(0..CANDIDATES.len())];
+    let place = |n: u32, skip: u64| (insn.op_kind(n), insn.op_register(n), at.wrapping_add(skip));
+    let (kind, register, address) = match insn.mnemonic() {
+        Mov if insn.op0_register().is_segment_register() => place(1, 0),
+        Lar | Lsl => place(1, 0),
+        Verr | Verw => place(0, 0),
+        Arpl => place(0, 0),
+        Lds | Les | Lfs | Lgs | Lss => place(1, insn.op0_register().size() as u64),
+        Pop if insn.op0_register().is_segment_register() => {
+            (OpKind::Memory, Register::None, draft.stack_top())
+        }
+        _ => return Some(()),
+    };
+    if kind == OpKind::Register {
+        let value = &mut draft.input.gpr[register.number()];
+        *value = *value & !0xffff | selector as u64;
+    } else {
+        if [address, address.wrapping_add(1)]
+            .map(is_read_only)
+            .contains(&true)
+        {
+            // It would be whatever is there, which may mean something to the host only.
+            return None;
+        }
+        draft.pokes.push((address, selector.to_le_bytes().to_vec()));
+    }
+    Some(())
+}
+
+fn is_read_only(address: u64) -> bool {
+    address / PAGE as u64 == DATA / PAGE as u64 + layout::READ_ONLY
 }

@@ -12,9 +12,10 @@ mod compare;
 mod engine;
 mod forms;
 mod generate;
-mod known;
 mod layout;
 mod native;
+mod operands;
+mod segments;
 mod sequence;
 mod single;
 mod values;
@@ -84,6 +85,11 @@ impl Bench {
         Some(bench)
     }
 
+    /// Why there can be no 16- and 32-bit code, if there cannot.
+    pub fn no_segments(&self) -> Option<&str> {
+        self.native.no_segments.as_deref()
+    }
+
     /// Runs a case on both sides and says what differs.
     pub fn compare(&mut self, case: &Case, open: Open) -> (Outcome, Vec<String>) {
         self.compare_at(case, open, open)
@@ -109,6 +115,18 @@ impl Bench {
         }
         self.clear_code(case);
         (native, found)
+    }
+
+    /// Instructions that the last case executed.
+    pub fn executed(&self) -> u64 {
+        self.engine.executed
+    }
+
+    /// Runs a case in the engine only.
+    pub fn engine_alone(&mut self, case: &Case) -> End {
+        let end = self.run_engine(case).end;
+        self.clear_code(case);
+        end
     }
 
     fn run_engine(&mut self, case: &Case) -> Outcome {

@@ -8,7 +8,8 @@
 //! This is the only file of the test with `unsafe` in it.
 
 use crate::case::{Case, End, Outcome, Registers, VectorState, Window, XSAVE_BYTES};
-use crate::layout::{self, CODE, CODE_BYTES, CONTEXT, EXIT_POINTERS, PAGE};
+use crate::layout::{self, CODE, CODE_BYTES, CONTEXT, EXIT_POINTERS, EXITS, PAGE};
+use crate::segments;
 use std::arch::global_asm;
 use std::mem::offset_of;
 use std::ptr;
@@ -19,7 +20,8 @@ use std::sync::atomic::{Ordering, compiler_fence};
 struct Context {
     input: Registers,
     output: Registers,
-    start: u64,
+    /// A far pointer: offset and selector.
+    start: [u32; 2],
     exit: u64,
     host_rsp: u64,
     host_fs_base: u64,
@@ -60,6 +62,16 @@ global_asm!(
     "mov eax, 7",
     "xor edx, edx",
     "xrstor64 ds:[{input} + {vector}]",
+    "mov rax, qword ptr ds:[{input} + {selectors} + 0]",
+    "mov es, eax",
+    "mov rax, qword ptr ds:[{input} + {selectors} + 8]",
+    "mov ss, eax",
+    "mov rax, qword ptr ds:[{input} + {selectors} + 16]",
+    "mov ds, eax",
+    "mov rax, qword ptr ds:[{input} + {selectors} + 24]",
+    "mov fs, eax",
+    "mov rax, qword ptr ds:[{input} + {selectors} + 32]",
+    "mov gs, eax",
     "mov rax, qword ptr ds:[{input} + {fs}]",
     "wrfsbase rax",
     "mov rax, qword ptr ds:[{input} + {gs}]",
@@ -82,7 +94,7 @@ global_asm!(
     "mov r13, qword ptr ds:[{input} + 0x68]",
     "mov r14, qword ptr ds:[{input} + 0x70]",
     "mov r15, qword ptr ds:[{input} + 0x78]",
-    "jmp qword ptr ds:[{start}]",
+    "jmp fword ptr ds:[{start}]",
     ".globl silicon_exit0",
     "silicon_exit0:",
     "mov qword ptr ds:[{exit}], 0",
@@ -119,8 +131,25 @@ global_asm!(
     "mov qword ptr ds:[{output} + {fs}], rax",
     "rdgsbase rax",
     "mov qword ptr ds:[{output} + {gs}], rax",
+    "mov eax, es",
+    "mov qword ptr ds:[{output} + {selectors} + 0], rax",
+    "mov eax, ss",
+    "mov qword ptr ds:[{output} + {selectors} + 8], rax",
+    "mov eax, ds",
+    "mov qword ptr ds:[{output} + {selectors} + 16], rax",
+    "mov eax, fs",
+    "mov qword ptr ds:[{output} + {selectors} + 24], rax",
+    "mov eax, gs",
+    "mov qword ptr ds:[{output} + {selectors} + 32], rax",
     ".globl silicon_back",
     "silicon_back:",
+    "mov eax, {flat}",
+    "mov ss, eax",
+    "xor eax, eax",
+    "mov ds, eax",
+    "mov es, eax",
+    "mov fs, eax",
+    "mov gs, eax",
     "mov rsp, qword ptr ds:[{host_rsp}]",
     "mov rax, qword ptr ds:[{host_fs}]",
     "wrfsbase rax",
@@ -146,6 +175,8 @@ global_asm!(
     fs = const offset_of!(Registers, fs_base),
     gs = const offset_of!(Registers, gs_base),
     vector = const offset_of!(Registers, vector),
+    selectors = const offset_of!(Registers, selectors),
+    flat = const segments::FLAT,
     start = const CONTEXT + offset_of!(Context, start) as u64,
     exit = const CONTEXT + offset_of!(Context, exit) as u64,
     host_rsp = const CONTEXT + offset_of!(Context, host_rsp) as u64,
@@ -209,6 +240,23 @@ fn segment_base(fs: bool) -> u64 {
     base
 }
 
+/// ES, DS, FS, GS.
+fn selectors() -> [u64; 4] {
+    let (es, ds, fs, gs): (u64, u64, u64, u64);
+    // SAFETY: only reads registers.
+    unsafe {
+        std::arch::asm!(
+            "mov {0:e}, es",
+            "mov {1:e}, ds",
+            "mov {2:e}, fs",
+            "mov {3:e}, gs",
+            out(reg) es, out(reg) ds, out(reg) fs, out(reg) gs,
+            options(nomem, nostack, preserves_flags)
+        );
+    }
+    [es, ds, fs, gs]
+}
+
 extern "C" fn on_signal(
     signal: libc::c_int,
     _info: *mut libc::siginfo_t,
@@ -240,6 +288,11 @@ extern "C" fn on_signal(
         shared.output.rflags = registers[libc::REG_EFL as usize] as u64;
         shared.output.fs_base = segment_base(true);
         shared.output.gs_base = segment_base(false);
+        // CS, and in the uppermost word SS.
+        let code_and_stack = &mut registers[libc::REG_CSGSFS as usize];
+        let [es, ds, fs, gs] = selectors();
+        shared.output.selectors = [es, *code_and_stack as u64 >> 48, ds, fs, gs];
+        *code_and_stack = segments::CODE_64 as i64 | (segments::FLAT as i64) << 48;
         ptr::copy_nonoverlapping(
             frame.uc_mcontext.fpregs.cast::<u8>(),
             shared.output.vector.0.as_mut_ptr(),
@@ -280,6 +333,51 @@ fn map(address: u64, bytes: usize, protection: libc::c_int) -> Result<(), String
     ))
 }
 
+/// What `modify_ldt` takes (Linux, asm/ldt.h).
+#[repr(C)]
+struct UserDesc {
+    entry: u32,
+    base: u32,
+    limit: u32,
+    flags: u32,
+}
+
+/// Makes the LDT of this process. The 32-bit code segment of Linux is tried, too.
+fn install_segments() -> Result<(), String> {
+    for (entry, segment) in (0..).zip(&segments::LDT) {
+        let request = UserDesc {
+            entry,
+            base: segment.base as u32,
+            limit: segment.limit,
+            flags: segment.wide as u32
+                | segment.contents << 1
+                | (!segment.more as u32) << 3
+                | (segment.pages as u32) << 4
+                | (!segment.present as u32) << 5,
+        };
+        // SAFETY: the kernel reads the structure, and segments for user mode that nothing has loaded yet change.
+        let failed = unsafe {
+            libc::syscall(libc::SYS_modify_ldt, 1, &request, size_of::<UserDesc>()) as i32 != 0
+        };
+        if failed {
+            let why = std::io::Error::last_os_error();
+            return Err(format!("the host's kernel permits no LDT: {why}"));
+        }
+    }
+    let mut there = 0u8;
+    // SAFETY: only asks whether the selector can be loaded.
+    unsafe {
+        std::arch::asm!(
+            "verr {0:x}", "setz {1}",
+            in(reg) segments::CODE_32 as u32, inout(reg_byte) there, options(nomem, nostack)
+        );
+    }
+    if there == 0 {
+        return Err("the host's kernel has no 32-bit user code".to_string());
+    }
+    Ok(())
+}
+
 fn protect(address: u64, protection: libc::c_int) {
     // SAFETY: only called for pages that `Native::new` has mapped.
     let failed = unsafe { libc::mprotect(address as *mut libc::c_void, PAGE, protection) };
@@ -290,6 +388,8 @@ fn protect(address: u64, protection: libc::c_int) {
 pub struct Native {
     alternate: Vec<u8>,
     timer: libc::timer_t,
+    /// Why the host cannot have the segments of the LDT, if it cannot.
+    pub no_segments: Option<String>,
 }
 
 impl Native {
@@ -305,6 +405,7 @@ impl Native {
         }
         map(CODE, CODE_BYTES, writable | libc::PROT_EXEC)?;
         map(EXIT_POINTERS, PAGE, writable)?;
+        map(EXITS, PAGE, writable | libc::PROT_EXEC)?;
         map(CONTEXT, PAGE, writable)?;
         for (page, _) in layout::present() {
             map(page, PAGE, writable)?;
@@ -316,12 +417,21 @@ impl Native {
         // SAFETY: the pages were just mapped.
         unsafe {
             ptr::write(EXIT_POINTERS as *mut [u64; 2], exits);
+            ptr::write_bytes(EXITS as *mut u8, 0xcc, PAGE);
+            for n in 0..2 {
+                let code = layout::leave(64, n);
+                let at = EXITS + 16 * n;
+                ptr::copy_nonoverlapping(code.as_ptr(), at as *mut u8, code.len());
+                let far = at | (segments::CODE_64 as u64) << 32;
+                ptr::write((layout::FAR_POINTERS + 8 * n) as *mut u64, far);
+            }
             ptr::write_bytes(CODE as *mut u8, 0xcc, CODE_BYTES);
         }
         protect(EXIT_POINTERS, libc::PROT_READ);
         let mut native = Native {
             alternate: vec![0; 1 << 16],
             timer: ptr::null_mut(),
+            no_segments: install_segments().err(),
         };
         native.install_handlers()?;
         Ok(native)
@@ -417,7 +527,8 @@ impl Native {
         let context = self.context();
         context.input = case.input;
         context.output.vector = VectorState([0; XSAVE_BYTES]);
-        context.start = case.start;
+        let code = segments::code(case.bits) as u32;
+        context.start = [case.pointer(case.start) as u32, code];
         context.faulted = 0;
         context.runs += 1;
         compiler_fence(Ordering::SeqCst);
@@ -462,6 +573,7 @@ impl Drop for Native {
             libc::sigaltstack(&off, ptr::null_mut());
             libc::munmap(CODE as *mut libc::c_void, CODE_BYTES);
             libc::munmap(EXIT_POINTERS as *mut libc::c_void, PAGE);
+            libc::munmap(EXITS as *mut libc::c_void, PAGE);
             libc::munmap(CONTEXT as *mut libc::c_void, PAGE);
             for (page, _) in layout::present() {
                 libc::munmap(page as *mut libc::c_void, PAGE);

@@ -1,5 +1,7 @@
 //! Recordings made in the test run, and what tests compare: states at ticks, checked by one plain forward run.
 
+use retrovisor::cpu::cpuid::Processor;
+use retrovisor::record::live::Random;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -89,11 +91,13 @@ pub fn plan<'a>(kernel: &'a [u8], name: &str, ram_bytes: u64) -> Plan<'a> {
         initrd_name: None,
         cmdline: String::new(),
         ram_bytes,
+        cpu: Processor::default(),
         protocol: None,
         ticks_max: None,
         guest_ns_max: None,
         rtc_epoch_s: 1_700_000_000,
         created_unix_s: 1_700_000_000,
+        random: Random::Seeded(1),
         identity: *b"a test recording",
     }
 }

@@ -84,11 +84,12 @@ impl Engine {
     pub fn new() -> Engine {
         let memory = Memory::new(RAM as u64).expect("a mebibyte");
         Engine {
-            cpu: Cpu::new(memory, CpuModel::native().with_avx()),
+            cpu: Cpu::new(memory, CpuModel::native()),
         }
     }
 
-    /// Runs at most `ticks` ticks, or until the processor halts or shuts down.
+    /// Runs at most `ticks` ticks and the delivery of traps that wait then, or until the processor halts or shuts
+    /// down.
     pub fn run(&mut self, machine: &Machine, ticks: Tick, world: &mut Ports) -> Machine {
         self.cpu.memory.write(0, &machine.ram);
         self.cpu.forget_code();
@@ -99,7 +100,8 @@ impl Engine {
             let next = self.cpu.tick() + 1;
             let exit = self.cpu.run(world, next, false);
             let halted = self.cpu.state.activity != activity::RUNNING;
-            if exit != Exit::Tick || halted || next >= ticks {
+            let waits = self.cpu.state.pending_trap != 0;
+            if exit != Exit::Tick || halted || next >= ticks && !waits {
                 break;
             }
         }

@@ -8,7 +8,11 @@
 mod support;
 
 mod determinism;
+mod distances;
+mod events;
 mod interrupts;
+mod kept;
+mod questions;
 mod scan;
 mod search;
 mod states;

@@ -12,7 +12,7 @@ use crate::support::skip;
 use crate::{GUESTS, NEVER, interrupts, linux, random, random_stops, seek, watchable};
 
 /// Runs from a position and compares with the hits, which are all of `window`. Whether there was something to find.
-fn compare(
+pub fn compare(
     timeline: &mut Timeline,
     stops: &Stops,
     hits: &[Hit],
@@ -37,7 +37,7 @@ fn compare(
 }
 
 /// Positions to start from: random ones, and where something happens.
-fn positions(
+pub fn positions(
     hits: &[Hit],
     (from, until): (Tick, Tick),
     count: usize,

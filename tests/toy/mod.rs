@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use retrovisor::tick::{GuestNs, NS_PER_TICK, Tick};
 use retrovisor::timeline::api::{
-    Debuggee, Description, Direction, Registers, SceneOf, Stop, StopReason, Stops, WatchKind,
+    Answers, Debuggee, Description, Direction, Event, Found, Question, Registers, SceneOf, Stop,
+    StopReason, Stops, Want, WatchKind,
 };
+use retrovisor::timeline::bookmarks::Bookmarks;
 
 pub const CODE: u64 = 0x401000;
 pub const DATA: u64 = 0x600000;
@@ -28,6 +30,10 @@ pub const VICTIM: u64 = DATA + 0x200;
 pub const VICTIM_BEFORE: u64 = 0x600d;
 pub const VICTIM_AFTER: u64 = 0xbad;
 pub const CULPRIT_TICK: Tick = 777;
+/// Ticks with an interrupt, a page fault and a system call.
+pub const INTERRUPT_TICK: Tick = 300;
+pub const FAULT_TICK: Tick = 500;
+pub const CALL_TICK: Tick = 600;
 /// Somewhere in the data page, for searching.
 pub const NEEDLE: &[u8] = b"needle#$}*";
 pub const NEEDLE_AT: u64 = DATA + 0x800;
@@ -40,6 +46,7 @@ pub struct Toy {
     pub end: Tick,
     pub cpus: usize,
     pub diverges_at: Option<Tick>,
+    pub bookmarks: Bookmarks,
 }
 
 impl Toy {
@@ -50,6 +57,7 @@ impl Toy {
             end,
             cpus,
             diverges_at: None,
+            bookmarks: Bookmarks::default(),
         }
     }
 
@@ -112,7 +120,33 @@ impl Toy {
         }
     }
 
+    /// What a tick brings besides its instruction.
+    pub fn event_at(&self, tick: Tick) -> Option<Event> {
+        match tick {
+            INTERRUPT_TICK => Some(Event::Interrupt { vector: 0x20 }),
+            FAULT_TICK => Some(Event::Exception {
+                vector: 14,
+                code: Some(2),
+                address: VICTIM,
+            }),
+            CALL_TICK => Some(Event::SystemCall {
+                number: 39,
+                wide: true,
+            }),
+            _ => None,
+        }
+    }
+
     fn watched(&self, tick: Tick, stops: &Stops) -> Option<StopReason> {
+        if let Some(event) = self.event_at(tick)
+            && stops.events.has(&event)
+            && stops.conditions.0.as_ref().is_none_or(|condition| {
+                condition.event_holds(&event, &mut SceneOf::new(self, self.cpu_at(tick)))
+            })
+        {
+            return Some(StopReason::Event(event));
+        }
+        let cpu = self.cpu_at(tick);
         let (addr, store) = self.access_at(tick)?;
         let hit = stops.watchpoints.iter().find(|w| {
             let kind = match w.kind {
@@ -122,6 +156,16 @@ impl Toy {
             };
             kind && w.addr < addr + 8 && addr < w.addr.saturating_add(w.len)
         })?;
+        // A condition looks at what the access has done.
+        let after = Toy {
+            position: tick + 1,
+            ..Toy::new(self.cpus, self.end)
+        };
+        if let Some(condition) = &stops.conditions.0
+            && !condition.watch_holds((hit.addr, hit.kind), &mut SceneOf::new(&after, cpu))
+        {
+            return None;
+        }
         Some(StopReason::Watchpoint {
             addr: hit.addr,
             kind: hit.kind,
@@ -318,6 +362,65 @@ impl Debuggee for Toy {
                 };
             }
         }
+    }
+
+    fn ask(&mut self, question: &Question, interrupt: &AtomicBool) -> Result<Answers, String> {
+        let here = self.position;
+        let mut all = Vec::new();
+        for tick in question.from..question.until.min(self.end) {
+            if interrupt.load(Ordering::Relaxed) {
+                self.position = here;
+                return Err("interrupted".into());
+            }
+            self.position = tick;
+            let met = self.at_breakpoint(Direction::Forward, &question.stops);
+            let Some(reason) = met.or_else(|| self.watched(tick, &question.stops)) else {
+                continue;
+            };
+            let content = |toy: &Toy| match (&reason, question.stops.watchpoints.first()) {
+                (StopReason::Watchpoint { .. }, Some(w)) => {
+                    let mut bytes = vec![0; w.len as usize];
+                    toy.read_virtual(0, w.addr, &mut bytes);
+                    bytes
+                }
+                _ => Vec::new(),
+            };
+            let before = content(self);
+            self.position += 1;
+            all.push(Found {
+                tick,
+                time: tick * NS_PER_TICK,
+                rip: self.rip_at(self.cpu_at(tick), tick),
+                reason: reason.clone(),
+                before,
+                after: content(self),
+            });
+        }
+        self.position = here;
+        let count = all.len();
+        let (first, last) = match question.want {
+            Want::First(n) => (n.min(count), 0),
+            Want::Last(n) => (0, n.min(count)),
+            Want::All { first, last } => (first.min(count), last.min(count - first.min(count))),
+        };
+        Ok(Answers {
+            count: count as u64,
+            last: all.split_off(count - last),
+            first: all.drain(..first).collect(),
+        })
+    }
+
+    fn bookmarks(&mut self) -> &mut Bookmarks {
+        &mut self.bookmarks
+    }
+
+    fn recorded_events(&self, before: usize, after: usize) -> Vec<(Tick, String)> {
+        let all = [(10, "interrupt 0x20"), (INTERRUPT_TICK, "interrupt 0x20")];
+        let middle = all.partition_point(|event| event.0 < self.position);
+        all[middle.saturating_sub(before)..(middle + after).min(all.len())]
+            .iter()
+            .map(|(tick, text)| (*tick, text.to_string()))
+            .collect()
     }
 
     fn describe(&self) -> Description {

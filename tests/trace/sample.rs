@@ -92,6 +92,8 @@ pub fn config() -> MachineConfig {
         identity: Identity(*b"0123456789abcdef"),
         digest_distance_ticks: 1 << 22,
         ns_per_tick: 8,
+        untimed: false,
+        statistics: Default::default(),
     }
 }
 

@@ -101,12 +101,20 @@ fn aad(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     Ok(())
 }
 
+fn load_part<W: Width>(cpu: &mut Cpu, op: &Op, skip: u64) -> Result<W, Abort> {
+    let address = cpu.part_address(op, skip, W::BYTES, false)?;
+    cpu.read(address)
+}
+
 fn bound<W: Width>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
-    let address = cpu.address(op, 2 * W::BYTES, false)?;
-    let low = cpu.read::<W>(address)?.sext() as i64;
-    let high = cpu.read::<W>(address.wrapping_add(W::BYTES as u64))?.sext() as i64;
     let index = cpu.reg::<W>(op.dst).sext() as i64;
-    if index < low || index > high {
+    // Below the lower bound, the upper one is not looked at.
+    let low = load_part::<W>(cpu, op, 0)?.sext() as i64;
+    if index < low {
+        return cpu.raise(vector::BR);
+    }
+    let high = load_part::<W>(cpu, op, W::BYTES as u64)?.sext() as i64;
+    if index > high {
         cpu.raise(vector::BR)
     } else {
         Ok(())
@@ -118,20 +126,22 @@ fn arpl(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
         return cpu.undefined();
     }
     let rpl = cpu.reg::<u16>(op.src) & 3;
-    let mut raised = false;
-    let mut adjust = |selector: u16| {
-        raised = selector & 3 < rpl;
-        if raised {
-            selector & !3 | rpl
-        } else {
-            selector
-        }
-    };
-    if op.has(op_flags::MEMORY) {
-        cpu.update::<u16>(op, |_, selector| adjust(selector))?;
+    let memory = op.has(op_flags::MEMORY);
+    let selector = if memory {
+        load_part::<u16>(cpu, op, 0)?
     } else {
-        let selector = adjust(cpu.reg::<u16>(op.dst));
-        cpu.set_reg(op.dst, selector);
+        cpu.reg(op.dst)
+    };
+    let raised = selector & 3 < rpl;
+    let new = selector & !3 | rpl;
+    // Nothing is stored where nothing changes.
+    match (raised, memory) {
+        (true, true) => {
+            let address = cpu.part_address(op, 0, 2, true)?;
+            cpu.write(address, new)?;
+        }
+        (true, false) => cpu.set_reg(op.dst, new),
+        _ => {}
     }
     cpu.state.flags.set_zf(raised);
     Ok(())

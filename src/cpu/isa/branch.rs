@@ -28,18 +28,22 @@ pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
         }
         Mnemonic::Loop => {
             op.aux = counter_width(context);
+            op.aux2 = (target_mask(context) == 0xffff) as u8;
             ending(loop_while::<0>)
         }
         Mnemonic::Loopne => {
             op.aux = counter_width(context);
+            op.aux2 = (target_mask(context) == 0xffff) as u8;
             ending(loop_while::<1>)
         }
         Mnemonic::Loope => {
             op.aux = counter_width(context);
+            op.aux2 = (target_mask(context) == 0xffff) as u8;
             ending(loop_while::<2>)
         }
         Mnemonic::Jcxz | Mnemonic::Jecxz | Mnemonic::Jrcxz => {
             op.aux = counter_width(context);
+            op.aux2 = (target_mask(context) == 0xffff) as u8;
             ending(jcxz)
         }
         _ => None,

@@ -3,14 +3,19 @@
 //! `cpu/exceptions.rs`.
 
 use super::{Lowered, ending, width};
+use crate::cpu::debug::pending;
 use crate::cpu::decode::{Context, Mode};
+use crate::cpu::events::Event;
 use crate::cpu::exceptions::Source;
 use crate::cpu::flags::bits;
 use crate::cpu::op::{Flow, Op, op_flags};
 use crate::cpu::state::{Segment, efer, gpr, rights, seg};
 use crate::cpu::transfer::Transfer;
-use crate::cpu::{Abort, Cpu, Fault, vector};
+use crate::cpu::{Abort, AbortReason, Cpu, Fault, vector};
 use iced_x86::{Code, Mnemonic};
+
+/// The vector of 32-bit system calls in Linux.
+const LINUX_GATE: u8 = 0x80;
 
 /// Chooses handlers. `aux` is the operand size in bytes.
 pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
@@ -197,10 +202,14 @@ fn ret_far(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
 }
 
 fn iret(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    let (at, cpl) = (cpu.linear_of(op), cpu.state.cpl);
     let next = cpu.return_address(op);
     let saved = cpu.state.nt().then_some(cpu.state);
     match cpu.interrupt_return(op.aux as u64, next) {
         Ok(late) => {
+            if cpl != 3 && cpu.state.cpl == 3 {
+                cpu.event(at, Event::UserReturn);
+            }
             deliver_late(cpu, late);
             Ok(Flow::Attention)
         }
@@ -210,14 +219,33 @@ fn iret(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
                 cpu.state = saved;
                 cpu.update_mode();
             }
+            if cpu.abort != AbortReason::NeedsStep {
+                // Even one that faults lets NMIs in again (SDM volume 3, 6.7.1).
+                cpu.state.nmi_blocked = 0;
+            }
             Err(abort)
         }
     }
 }
 
+/// An instruction that goes through the IDT.
 fn interrupt(cpu: &mut Cpu, op: &Op, vector: u8, source: Source) -> Result<Flow, Abort> {
+    let (at, cpl) = (cpu.linear_of(op), cpu.state.cpl);
     let back = cpu.return_address(op);
+    cpu.event_at.0 = at;
     cpu.software_interrupt(vector, back, source)?;
+    let event = match vector {
+        LINUX_GATE if cpl == 3 => Event::SystemCall {
+            number: cpu.state.gpr[gpr::RAX] & 0xffff_ffff,
+            wide: false,
+        },
+        _ => Event::Exception {
+            vector,
+            code: None,
+            address: 0,
+        },
+    };
+    cpu.event(at, event);
     Ok(Flow::Attention)
 }
 
@@ -261,54 +289,138 @@ fn flat(selector: u16, code: bool, long: bool, dpl: u8) -> Segment {
 }
 
 fn syscall(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    let long = cpu.state.long_mode();
     // Intel: only in 64-bit mode.
-    if cpu.state.efer & efer::SCE == 0 || cpu.mode != Mode::Bits64 {
+    let elsewhere = cpu.mode != Mode::Bits64 && !cpu.features.amd;
+    if cpu.state.efer & efer::SCE == 0 || !cpu.state.protected() || elsewhere {
         return cpu.undefined();
     }
+    let at = cpu.linear_of(op);
+    let number = cpu.state.gpr[gpr::RAX];
     let back = cpu.return_address(op);
     cpu.state.gpr[gpr::RCX] = back;
+    // Compatibility mode's numbers are those of the 32-bit ABI.
+    let wide = cpu.mode == Mode::Bits64;
+    if !long {
+        syscall_legacy(cpu);
+        cpu.event(at, Event::SystemCall { number, wide });
+        return Ok(Flow::Attention);
+    }
     cpu.state.gpr[gpr::R11] = cpu.state.rflags() & !bits::RF;
-    cpu.state.set_rip(cpu.state.lstar);
+    let target = if wide {
+        cpu.state.lstar
+    } else {
+        cpu.state.cstar
+    };
+    cpu.state.set_rip(target);
     let rflags = cpu.state.rflags() & !cpu.state.fmask & !bits::RF;
     cpu.state.flags.set_rflags(rflags);
+    // Whether a single-step trap follows is for the new TF to say.
+    cpu.step_trap_lost = rflags & bits::TF == 0;
     let selector = (cpu.state.star >> 32) as u16 & 0xfffc;
     cpu.set_segment(seg::CS, flat(selector, true, true, 0), 0);
-    cpu.set_segment(seg::SS, flat(selector + 8, false, false, 0), 0);
+    cpu.set_segment(seg::SS, flat(selector.wrapping_add(8), false, false, 0), 0);
     cpu.state.cpl = 0;
     cpu.update_mode();
+    cpu.event(at, Event::SystemCall { number, wide });
+    Ok(Flow::Attention)
+}
+
+/// SYSCALL outside of long mode: AMD only (APM volume 3, SYSCALL).
+fn syscall_legacy(cpu: &mut Cpu) {
+    let star = cpu.state.star;
+    cpu.state.set_rip(star & 0xffff_ffff);
+    let cleared = bits::IF | bits::RF | bits::VM;
+    cpu.state.flags.set_other(cleared, false);
+    let selector = (star >> 32) as u16 & 0xfffc;
+    cpu.set_segment(seg::CS, flat(selector, true, false, 0), 0);
+    cpu.set_segment(seg::SS, flat(selector.wrapping_add(8), false, false, 0), 0);
+    cpu.state.cpl = 0;
+    cpu.update_mode();
+}
+
+/// SYSRET outside of 64-bit mode: AMD only (APM volume 3, SYSRET). In long mode it takes its flags from R11.
+fn sysret_legacy(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    let at = cpu.linear_of(op);
+    if cpu.state.cpl != 0 {
+        return cpu.general_protection();
+    }
+    let base = (cpu.state.star >> 48) as u16;
+    cpu.state.set_rip(cpu.state.gpr[gpr::RCX] & 0xffff_ffff);
+    if cpu.state.long_mode() {
+        let permitted = bits::ALL & !(bits::RF | bits::VM);
+        let rflags = cpu.state.gpr[gpr::R11] & permitted;
+        cpu.state.flags.set_rflags(rflags);
+    } else {
+        cpu.state.flags.set_other(bits::IF, true);
+    }
+    cpu.set_segment(seg::CS, flat(base | 3, true, false, 3), 0);
+    cpu.state.seg[seg::SS].selector = base.wrapping_add(8) | 3;
+    cpu.state.cpl = 3;
+    cpu.update_mode();
+    cpu.event(at, Event::UserReturn);
     Ok(Flow::Attention)
 }
 
 fn sysret(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
-    if cpu.state.efer & efer::SCE == 0 || cpu.mode != Mode::Bits64 {
+    let elsewhere = cpu.mode != Mode::Bits64 && !cpu.features.amd;
+    if cpu.state.efer & efer::SCE == 0 || !cpu.state.protected() || elsewhere {
         return cpu.undefined();
+    }
+    if cpu.mode != Mode::Bits64 {
+        return sysret_legacy(cpu, op);
     }
     let target = cpu.state.gpr[gpr::RCX];
     let long = op.aux == 8;
-    // Intel checks the target before it changes anything.
-    if cpu.state.cpl != 0 || long && ((target << 16) as i64 >> 16) as u64 != target {
+    // Intel checks the target before it changes anything; AMD's next fetch, at level 3, raises the fault.
+    let canonical = ((target << 16) as i64 >> 16) as u64 == target;
+    if cpu.state.cpl != 0 || long && !canonical && !cpu.features.amd {
         return cpu.general_protection();
     }
+    let at = cpu.linear_of(op);
     cpu.state
         .set_rip(if long { target } else { target & 0xffff_ffff });
     let permitted = bits::ALL & !(bits::RF | bits::VM);
     let rflags = cpu.state.gpr[gpr::R11] & permitted;
     cpu.state.flags.set_rflags(rflags);
+    // Unlike after IRET, a TF that this sets traps at once.
+    cpu.step_trap_lost = true;
+    if rflags & bits::TF != 0 {
+        cpu.state.pending_trap |= pending::STEP;
+    }
     let base = (cpu.state.star >> 48) as u16;
     let code = if long { base.wrapping_add(16) } else { base } | 3;
     cpu.set_segment(seg::CS, flat(code, true, long, 3), 0);
-    cpu.set_segment(seg::SS, flat(base.wrapping_add(8) | 3, false, false, 3), 0);
+    let stack = base.wrapping_add(8) | 3;
+    if cpu.features.amd {
+        // Only the selector: the rest of SS is for the system to have made right.
+        cpu.state.seg[seg::SS].selector = stack;
+    } else {
+        cpu.set_segment(seg::SS, flat(stack, false, false, 3), 0);
+    }
     cpu.state.cpl = 3;
     cpu.update_mode();
+    cpu.event(at, Event::UserReturn);
     Ok(Flow::Attention)
 }
 
-fn sysenter(cpu: &mut Cpu, _op: &Op) -> Result<Flow, Abort> {
+/// AMD's processors have SYSENTER and SYSEXIT outside of long mode only.
+fn check_sysenter(cpu: &mut Cpu) -> Result<(), Abort> {
+    if cpu.features.amd && cpu.state.long_mode() {
+        cpu.undefined()
+    } else {
+        Ok(())
+    }
+}
+
+fn sysenter(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    check_sysenter(cpu)?;
     let [cs, esp, eip] = cpu.state.sysenter;
     if !cpu.state.protected() || cs & 0xfffc == 0 {
         return cpu.general_protection();
     }
     let long = cpu.state.long_mode();
+    let (at, cpl) = (cpu.linear_of(op), cpu.state.cpl);
     cpu.state
         .flags
         .set_other(bits::VM | bits::IF | bits::RF, false);
@@ -320,10 +432,21 @@ fn sysenter(cpu: &mut Cpu, _op: &Op) -> Result<Flow, Abort> {
         .set_rip(if long { eip } else { eip & 0xffff_ffff });
     cpu.state.cpl = 0;
     cpu.update_mode();
+    if cpl == 3 {
+        let number = cpu.state.gpr[gpr::RAX] & 0xffff_ffff;
+        cpu.event(
+            at,
+            Event::SystemCall {
+                number,
+                wide: false,
+            },
+        );
+    }
     Ok(Flow::Attention)
 }
 
 fn sysexit(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    check_sysenter(cpu)?;
     let cs = cpu.state.sysenter[0];
     if !cpu.state.protected() || cs & 0xfffc == 0 || cpu.state.cpl != 0 {
         return cpu.general_protection();
@@ -334,6 +457,7 @@ fn sysexit(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     if long && !(canonical(rip) && canonical(rsp)) {
         return cpu.general_protection();
     }
+    let at = cpu.linear_of(op);
     let mask = if long { u64::MAX } else { 0xffff_ffff };
     let base = cs as u16;
     let code = base.wrapping_add(if long { 32 } else { 16 }) | 3;
@@ -343,5 +467,6 @@ fn sysexit(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     cpu.state.set_rip(rip & mask);
     cpu.state.cpl = 3;
     cpu.update_mode();
+    cpu.event(at, Event::UserReturn);
     Ok(Flow::Attention)
 }

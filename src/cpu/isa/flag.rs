@@ -1,6 +1,7 @@
 //! Flags: CLC, STC, CMC, CLD, STD, CLI, STI, LAHF, SAHF, CLAC, STAC, SALC.
 
 use super::{Lowered, ending, straight};
+use crate::cpu::debug::shadow;
 use crate::cpu::decode::Context;
 use crate::cpu::flags::bits;
 use crate::cpu::op::{Flow, Op};
@@ -69,7 +70,7 @@ fn sti(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     may_change_if(cpu)?;
     if !cpu.state.flags.interrupts() {
         cpu.state.flags.set_other(bits::IF, true);
-        cpu.state.shadow = 1;
+        cpu.state.shadow = shadow::STI;
     }
     cpu.advance(op);
     Ok(Flow::Attention)

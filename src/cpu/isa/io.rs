@@ -3,6 +3,7 @@
 use super::string::address_mask;
 use super::{Lowered, alone, width};
 use crate::cpu::decode::Context;
+use crate::cpu::flags::bits;
 use crate::cpu::op::{Flow, Op, op_flags};
 use crate::cpu::state::{gpr, seg};
 use crate::cpu::{Abort, Cpu};
@@ -77,6 +78,7 @@ fn port_of(cpu: &Cpu, op: &Op) -> u16 {
 fn read_port(cpu: &mut Cpu, op: &Op, port: u16) -> u32 {
     let (now, index) = (cpu.tick_of(op), cpu.index);
     cpu.attention = true;
+    cpu.watch_port(port, op.aux);
     cpu.world().pio_read(now, index, port, op.aux)
 }
 
@@ -84,6 +86,7 @@ fn write_port(cpu: &mut Cpu, op: &Op, port: u16, value: u32) {
     let (now, index) = (cpu.tick_of(op), cpu.index);
     let mask = u32::MAX >> (32 - 8 * op.aux as u32);
     cpu.attention = true;
+    cpu.watch_port(port, op.aux);
     cpu.world()
         .pio_write(now, index, port, op.aux, value & mask);
 }
@@ -122,6 +125,7 @@ fn finish(cpu: &mut Cpu, op: &Op) {
         let left = (cpu.state.gpr[gpr::RCX] & address_mask(op)).wrapping_sub(1);
         cpu.set_counter(op, gpr::RCX, left);
         if left != 0 {
+            cpu.state.flags.set_other(bits::RF, true);
             return;
         }
     }
@@ -139,7 +143,7 @@ fn ins(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     let bytes = op.aux as usize;
     let to = cpu.string_address(op, gpr::RDI, seg::ES, bytes, true)?;
     // The store must be sure to succeed before the port is read.
-    if cpu.tlb.store(cpu.access, to, bytes).is_none() && !cpu.stepping {
+    if cpu.tlb.stores(cpu.access, to, bytes).is_none() && !cpu.stepping {
         return cpu.abort_with(crate::cpu::AbortReason::NeedsStep);
     }
     cpu.check_write(to, bytes)?;

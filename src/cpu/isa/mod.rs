@@ -25,7 +25,7 @@ pub use fuse::fuse;
 use super::decode::Context;
 use super::op::{self, Flow, Handler, Op};
 use super::{Abort, Cpu};
-use iced_x86::{Mnemonic, OpKind};
+use iced_x86::{EncodingKind, Mnemonic, OpKind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How an instruction takes part in a block.
@@ -217,13 +217,24 @@ pub fn lower(context: &Context, op: &mut Op) -> Lowered {
     if context.insn.is_invalid() {
         return Lowered::Ending(op::ending(undefined));
     }
-    GROUPS
-        .iter()
-        .find_map(|group| group(context, op))
+    // AMD's XOP has instructions of the same names.
+    let encoded = matches!(
+        context.insn.encoding(),
+        EncodingKind::Legacy | EncodingKind::VEX
+    );
+    let allowed = encoded && context.features.allow(context.insn);
+    allowed
+        .then(|| handler(context, op))
+        .flatten()
         .unwrap_or_else(|| {
             note_unsupported(context);
             Lowered::Ending(op::ending(undefined))
         })
+}
+
+/// The handler of an instruction that the engine has.
+pub fn handler(context: &Context, op: &mut Op) -> Option<Lowered> {
+    GROUPS.iter().find_map(|group| group(context, op))
 }
 
 fn undefined(cpu: &mut Cpu, _op: &Op) -> Result<Flow, Abort> {

@@ -111,7 +111,7 @@ fn pop_segment<W: Width>(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     cpu.load_segment(op.dst as usize, selector)?;
     cpu.release(W::BYTES as u64);
     if op.dst as usize == seg::SS {
-        cpu.state.shadow = 1;
+        cpu.hold_off_after_stack_load();
     }
     cpu.advance(op);
     Ok(Flow::Attention)

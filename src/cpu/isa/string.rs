@@ -6,7 +6,7 @@
 
 use super::{Lowered, alone, by_width, straight};
 use crate::cpu::decode::{Context, Mode};
-use crate::cpu::flags::Width;
+use crate::cpu::flags::{Width, bits};
 use crate::cpu::op::{Flow, Op, op_flags};
 use crate::cpu::state::{gpr, seg};
 use crate::cpu::{Abort, Cpu};
@@ -176,7 +176,7 @@ impl StringOperation for Movs {
         }
         let (Some(source), Some(target)) = (
             cpu.tlb.load(cpu.access, from, bytes),
-            cpu.tlb.store(cpu.access, to, bytes),
+            cpu.tlb.store_bulk(cpu.access, to, bytes),
         ) else {
             return 0;
         };
@@ -235,7 +235,7 @@ impl StringOperation for Stos {
         if n < 2 {
             return 0;
         }
-        let Some(target) = cpu.tlb.store(cpu.access, to, bytes) else {
+        let Some(target) = cpu.tlb.store_bulk(cpu.access, to, bytes) else {
             return 0;
         };
         let value = cpu.reg::<W>(ACCUMULATOR);
@@ -324,6 +324,9 @@ fn repeat<O: StringOperation, W: Width>(cpu: &mut Cpu, op: &Op) -> Result<Flow, 
             if O::iterate::<W>(cpu, op).is_err() {
                 // `done` ticks have happened, and the abort is that of the next one.
                 cpu.remaining -= done;
+                if done > 0 {
+                    cpu.state.flags.set_other(bits::RF, true);
+                }
                 return Err(Abort);
             }
             left -= 1;
@@ -336,6 +339,9 @@ fn repeat<O: StringOperation, W: Width>(cpu: &mut Cpu, op: &Op) -> Result<Flow, 
     cpu.remaining -= done - 1;
     if finished {
         cpu.advance(op);
+    } else {
+        // Until the next iteration: see `cpu/debug.rs`.
+        cpu.state.flags.set_other(bits::RF, true);
     }
     Ok(Flow::Indirect)
 }

@@ -1,11 +1,12 @@
 //! System instructions: control and debug registers, descriptor tables, MSRs, CPUID, time, HLT, caches and TLB,
 //! segment queries, SWAPGS and FS/GS bases.
 //!
-//! INVLPG and INVPCID have nothing to do: the TLB is coherent (see `mmu/tlb.rs`).
+//! INVLPG and INVPCID have nothing to do but to fault: the TLB is coherent (see `mmu/tlb.rs`).
 
 use super::{Lowered, alone, by_wide_width, ending, straight, width};
 use crate::cpu::decode::{Context, Mode};
-use crate::cpu::flags::Width;
+use crate::cpu::events::{Event, SPACE_MASK};
+use crate::cpu::flags::{Width, bits};
 use crate::cpu::op::{Flow, Op, op_flags};
 use crate::cpu::segment::Descriptor;
 use crate::cpu::state::{activity, cr0, cr4, efer, gpr, rights, seg};
@@ -27,9 +28,13 @@ pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
         Mnemonic::Clts => straight(clts),
         Mnemonic::Lmsw => ending(lmsw),
         Mnemonic::Smsw => by_wide_width!(width(context, 0), W => straight(smsw::<W>)),
-        Mnemonic::Invlpg | Mnemonic::Invd | Mnemonic::Wbinvd | Mnemonic::Invpcid => {
-            straight(privileged_nothing)
+        Mnemonic::Invlpg | Mnemonic::Invd | Mnemonic::Wbinvd => straight(privileged_nothing),
+        Mnemonic::Invpcid => straight(invpcid),
+        Mnemonic::Rdrand | Mnemonic::Rdseed => {
+            by_wide_width!(width(context, 0), W => alone(random::<W>))
         }
+        // There are no counters.
+        Mnemonic::Rdpmc => straight(|cpu: &mut Cpu, _: &Op| cpu.general_protection()),
         Mnemonic::Clflush | Mnemonic::Clflushopt | Mnemonic::Clwb => straight(cache_line),
         Mnemonic::Lgdt => {
             op.aux = (insn.code() == Code::Lgdt_m1632_16) as u8;
@@ -89,7 +94,42 @@ fn privileged_nothing(cpu: &mut Cpu, _op: &Op) -> Result<(), Abort> {
 
 /// CLFLUSH and its kin: a load as far as faults go, and no cache to flush.
 fn cache_line(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
-    cpu.load::<u8>(op).map(|_| ())
+    let address = cpu.address(op, 1, false)?;
+    cpu.check_read(address)
+}
+
+/// INVPCID. The TLB is coherent, so that only its faults are to be seen.
+fn invpcid(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
+    cpu.privileged()?;
+    let kind = whole(cpu, op.dst);
+    if kind > 3 {
+        return cpu.general_protection();
+    }
+    let [low, address] = cpu.load::<[u64; 2]>(op)?;
+    let pcid_possible = low & 0xfff == 0 || cpu.state.cr4 & cr4::PCIDE != 0;
+    let canonical = ((address << 16) as i64 >> 16) as u64 == address;
+    let valid = low >> 12 == 0
+        && match kind {
+            0 => pcid_possible && canonical,
+            1 => pcid_possible,
+            _ => true,
+        };
+    if valid {
+        Ok(())
+    } else {
+        cpu.general_protection()
+    }
+}
+
+/// RDRAND and RDSEED: there is always a number.
+fn random<W: Width>(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    let (now, index) = (cpu.tick_of(op), cpu.index);
+    cpu.attention = true;
+    let value = cpu.world().random(now, index);
+    cpu.set_reg::<W>(op.dst, W::from_u64(value));
+    cpu.state.flags.set_arithmetic(bits::CF);
+    cpu.advance(op);
+    Ok(Flow::Attention)
 }
 
 fn move_special(context: &Context) -> Option<Lowered> {
@@ -142,6 +182,7 @@ fn move_from_control(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
 fn move_to_control(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     cpu.privileged()?;
     let value = whole(cpu, op.src);
+    let (at, old_cr3) = (cpu.linear_of(op), cpu.state.cr3);
     match op.dst {
         0 => set_cr0(cpu, value)?,
         2 => cpu.state.cr2 = value,
@@ -159,6 +200,13 @@ fn move_to_control(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     }
     cpu.advance(op);
     cpu.update_mode();
+    let register = op.dst;
+    let root = cpu.state.cr3 & SPACE_MASK;
+    // Of the two only one can stop a run: the rarer one has the word.
+    if (old_cr3 ^ cpu.state.cr3) & SPACE_MASK != 0 {
+        cpu.event(at, Event::Space { root });
+    }
+    cpu.event(at, Event::Control { register, value });
     Ok(Flow::Attention)
 }
 
@@ -189,7 +237,7 @@ fn set_cr0(cpu: &mut Cpu, value: u64) -> Result<(), Abort> {
             }
             new_efer |= efer::LMA;
         } else if new & cr0::PG == 0 {
-            if cpu.mode == Mode::Bits64 {
+            if cpu.mode == Mode::Bits64 || cpu.state.cr4 & cr4::PCIDE != 0 {
                 return cpu.general_protection();
             }
             new_efer &= !efer::LMA;
@@ -297,26 +345,17 @@ fn set_cr4(cpu: &mut Cpu, value: u64) -> Result<(), Abort> {
         load_pdptes(cpu, cr3)?;
     }
     cpu.state.cr4 = value;
+    if (old ^ value) & cr4::DE != 0 {
+        cpu.update_armed();
+    }
     if (old ^ value) & paging != 0 {
         cpu.forget_translations();
     }
     Ok(())
 }
 
-/// The debug register that an encoding names: 4 and 5 are 6 and 7 unless CR4.DE says #UD.
-fn debug_register(cpu: &mut Cpu, number: u8) -> Result<usize, Abort> {
-    match number {
-        4 | 5 if cpu.state.cr4 & cr4::DE != 0 => cpu.undefined(),
-        4 | 5 => Ok(number as usize + 2),
-        0..=7 => Ok(number as usize),
-        _ => cpu.undefined(),
-    }
-}
-
 fn move_from_debug(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
-    cpu.privileged()?;
-    let register = debug_register(cpu, op.src)?;
-    let value = cpu.state.dr[register];
+    let value = cpu.read_debug_register(op.src)?;
     if cpu.mode == Mode::Bits64 {
         cpu.set_reg::<u64>(op.dst, value);
     } else {
@@ -326,20 +365,8 @@ fn move_from_debug(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
 }
 
 fn move_to_debug(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
-    cpu.privileged()?;
-    let register = debug_register(cpu, op.dst)?;
     let value = whole(cpu, op.src);
-    if register >= 6 && value >> 32 != 0 {
-        return cpu.general_protection();
-    }
-    cpu.state.dr[register] = match register {
-        6 => value & 0x1_e00f | 0xffff_0ff0,
-        7 => value & 0xffff_2fff | 0x400,
-        _ => value,
-    };
-    if register == 7 && value & 0xff != 0 {
-        log::warn!("the guest sets hardware breakpoints, which this processor does not take yet");
-    }
+    cpu.write_debug_register(op.dst, value)?;
     cpu.advance(op);
     Ok(Flow::Attention)
 }
@@ -413,7 +440,10 @@ fn rdmsr(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
 fn wrmsr(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     cpu.privileged()?;
     let value = cpu.state.gpr[gpr::RDX] << 32 | cpu.state.gpr[gpr::RAX] & 0xffff_ffff;
-    cpu.write_msr(cpu.state.gpr[gpr::RCX] as u32, value)?;
+    let msr = cpu.state.gpr[gpr::RCX] as u32;
+    cpu.write_msr(msr, value)?;
+    let at = cpu.linear_of(op);
+    cpu.event(at, Event::Msr { msr, value });
     cpu.advance(op);
     Ok(Flow::Attention)
 }
@@ -447,9 +477,17 @@ fn lmsw(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
     // PE can be set but not cleared.
     let old = cpu.state.cr0;
     let new = old & !(cr0::MP | cr0::EM | cr0::TS) | value;
+    let at = cpu.linear_of(op);
     set_cr0(cpu, new)?;
     cpu.advance(op);
     cpu.update_mode();
+    cpu.event(
+        at,
+        Event::Control {
+            register: 0,
+            value: new,
+        },
+    );
     Ok(Flow::Attention)
 }
 

@@ -74,6 +74,9 @@ pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
         | Mnemonic::Prefetchwt1
         | Mnemonic::Prefetchit0
         | Mnemonic::Prefetchit1
+        | Mnemonic::Cldemote
+        | Mnemonic::Rdsspd
+        | Mnemonic::Rdsspq
         | Mnemonic::Reservednop
         | Mnemonic::Lfence
         | Mnemonic::Sfence
@@ -491,7 +494,7 @@ fn load_segment_mem(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
 fn finish_segment_load(cpu: &mut Cpu, op: &Op, selector: u16) -> Result<Flow, Abort> {
     cpu.load_segment(op.dst as usize, selector)?;
     if op.dst as usize == seg::SS {
-        cpu.state.shadow = 1;
+        cpu.hold_off_after_stack_load();
     }
     cpu.advance(op);
     Ok(Flow::Attention)

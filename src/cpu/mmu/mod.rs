@@ -5,11 +5,15 @@
 //! is being stepped alone, where the tick is exact; nothing has happened by then, so that it can run again.
 
 pub mod tables;
+#[cfg(test)]
+mod tests;
 pub mod tlb;
 pub mod walk;
 
+use super::decode::Mode;
 use super::flags::{Width, bits};
 use super::state::{cr0, cr4};
+use super::stops::{BEFORE_BYTES, WatchHit, Watchpoint};
 use super::{Abort, AbortReason, Cpu, Fault};
 use crate::memory::{CODE, DIRTY, PAGE_TABLE, PageIndex};
 use tables::Stale;
@@ -18,6 +22,10 @@ use walk::{Intent, Walk, error, pte};
 
 /// The longest access of one instruction, in bytes (FXSAVE and XSAVE are made of several).
 const ACCESS_MAX: usize = 64;
+
+/// Stands for the linear address of an operand that its segment does not permit. It is not canonical, nor is
+/// anything near it, so that an access faults.
+pub const REFUSED: u64 = 1 << 62;
 
 impl Cpu {
     /// Loads from a linear address with the rights of the current privilege level.
@@ -78,6 +86,8 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     fn begin_update_slow<T: bytemuck::Pod>(&mut self, address: u64) -> Result<(*mut T, T), Abort> {
+        self.check_canonical(address, size_of::<T>())?;
+        self.check_alignment(address, size_of::<T>())?;
         self.check_write(address, size_of::<T>())?;
         Ok((std::ptr::null_mut(), self.read_slow(address, self.access)?))
     }
@@ -87,19 +97,32 @@ impl Cpu {
         if bytes == 0
             || self
                 .tlb
-                .store(self.access, address, bytes.min(ACCESS_MAX))
+                .stores(self.access, address, bytes.min(ACCESS_MAX))
                 .is_some()
                 && bytes <= ACCESS_MAX
         {
             return Ok(());
         }
         self.check_canonical(address, bytes)?;
+        let address = self.wrap(address);
         self.translate(address, Intent::Write, self.access)?;
         let last = address.wrapping_add(bytes as u64 - 1);
         if last & !0xfff != address & !0xfff {
-            self.translate(last & !0xfff, Intent::Write, self.access)?;
+            let next = self.next_page(address);
+            self.translate(next, Intent::Write, self.access)?;
         }
         Ok(())
+    }
+
+    /// Raises what a load of a byte would raise, without loading.
+    pub fn check_read(&mut self, address: u64) -> Result<(), Abort> {
+        if self.tlb.load(self.access, address, 1).is_some() {
+            return Ok(());
+        }
+        self.check_canonical(address, 1)?;
+        let address = self.wrap(address);
+        self.translate(address, Intent::Read, self.access)
+            .map(|_| ())
     }
 
     /// Loads with supervisor rights whatever the privilege level: descriptor tables, task state.
@@ -134,7 +157,16 @@ impl Cpu {
         Ok(())
     }
 
-    /// Linear addresses wrap at 4 GiB outside 64-bit mode.
+    /// Where the page behind the one of an address begins: addresses wrap at 4 GiB outside 64-bit mode.
+    fn next_page(&self, address: u64) -> u64 {
+        let next = (address & !0xfff).wrapping_add(0x1000);
+        if self.mode != Mode::Bits64 && next == 1 << 32 {
+            return 0;
+        }
+        self.wrap(next)
+    }
+
+    /// Linear addresses wrap at 4 GiB outside IA-32e mode. (Within it, descriptor tables may lie higher.)
     #[inline]
     fn wrap(&self, address: u64) -> u64 {
         if self.state.long_mode() {
@@ -144,13 +176,38 @@ impl Cpu {
         }
     }
 
-    fn check_canonical(&mut self, address: u64, bytes: usize) -> Result<(), Abort> {
-        if self.state.long_mode() {
-            let last = address.wrapping_add(bytes as u64 - 1);
-            let canonical = |a: u64| ((a << 16) as i64 >> 16) as u64 == a;
-            if !canonical(address) || !canonical(last) {
-                return self.abort_with(AbortReason::NotCanonical);
-            }
+    /// Raises #AC where alignment is checked and an access is not aligned to its size. Vectors are not looked at:
+    /// what needs alignment there raises #GP.
+    #[inline]
+    pub(crate) fn check_alignment(&mut self, address: u64, bytes: usize) -> Result<(), Abort> {
+        if self.access == Access::UserChecked && bytes <= 8 && address & (bytes as u64 - 1) != 0 {
+            return self.raise_code(super::vector::AC, 0);
+        }
+        Ok(())
+    }
+
+    /// Runs accesses whose alignment is not checked, or was checked as a whole.
+    #[inline(always)]
+    pub(crate) fn without_alignment<R>(&mut self, accesses: impl FnOnce(&mut Cpu) -> R) -> R {
+        if self.access != Access::UserChecked {
+            return accesses(self);
+        }
+        self.access = Access::User;
+        let result = accesses(self);
+        self.access = Access::UserChecked;
+        result
+    }
+
+    /// [`AbortReason::NotCanonical`] where an access would not stay within the two halves, or was refused before.
+    pub fn check_canonical(&mut self, address: u64, bytes: usize) -> Result<(), Abort> {
+        let canonical = |a: u64| ((a << 16) as i64 >> 16) as u64 == a;
+        let refused = if self.state.long_mode() {
+            !canonical(address) || !canonical(address.wrapping_add(bytes as u64 - 1))
+        } else {
+            address >> 62 == REFUSED >> 62
+        };
+        if refused {
+            return self.abort_with(AbortReason::NotCanonical);
         }
         Ok(())
     }
@@ -160,15 +217,18 @@ impl Cpu {
     fn read_slow<T: bytemuck::Pod>(&mut self, address: u64, access: Access) -> Result<T, Abort> {
         let mut value = T::zeroed();
         let bytes = bytemuck::bytes_of_mut(&mut value);
-        let address = self.wrap(address);
         self.check_canonical(address, bytes.len())?;
+        let address = self.wrap(address);
+        if access == Access::UserChecked {
+            self.check_alignment(address, bytes.len())?;
+        }
         self.watch(address, bytes.len(), false)?;
         let first = (0x1000 - (address & 0xfff) as usize).min(bytes.len());
         let physical = self.translate(address, Intent::Read, access)?;
         if first == bytes.len() {
             self.read_physical(physical, bytes)?;
         } else {
-            let next = self.wrap((address & !0xfff).wrapping_add(0x1000));
+            let next = self.next_page(address);
             let second = self.translate(next, Intent::Read, access)?;
             let (head, tail) = bytes.split_at_mut(first);
             self.read_physical(physical, head)?;
@@ -186,34 +246,66 @@ impl Cpu {
         access: Access,
     ) -> Result<(), Abort> {
         let bytes = bytemuck::bytes_of(&value);
-        let address = self.wrap(address);
         self.check_canonical(address, bytes.len())?;
+        let address = self.wrap(address);
+        if access == Access::UserChecked {
+            self.check_alignment(address, bytes.len())?;
+        }
         self.watch(address, bytes.len(), true)?;
         let first = (0x1000 - (address & 0xfff) as usize).min(bytes.len());
         let physical = self.translate(address, Intent::Write, access)?;
         if first == bytes.len() {
+            self.tlb.note_store(address, first);
             return self.write_physical(physical, bytes);
         }
-        let next = self.wrap((address & !0xfff).wrapping_add(0x1000));
+        let next = self.next_page(address);
         let second = self.translate(next, Intent::Write, access)?;
+        self.tlb.note_store(address, first);
+        self.tlb.note_store(next, bytes.len() - first);
         let (head, tail) = bytes.split_at(first);
         self.write_physical(physical, head)?;
         self.write_physical(second, tail)
     }
 
-    /// Notices a hit watchpoint: the instruction aborts, or, when stepped over, leaves a note.
+    /// Notices a hit watchpoint or data breakpoint: the instruction aborts, or, when stepped over, leaves a note.
     fn watch(&mut self, address: u64, bytes: usize, write: bool) -> Result<(), Abort> {
+        let traps = self.armed.data_hits(address, bytes as u64, write);
+        if traps != 0 {
+            if !self.stepping {
+                return self.abort_with(AbortReason::NeedsStep);
+            }
+            self.state.pending_trap |= traps;
+        }
         let last = address.wrapping_add(bytes as u64 - 1);
         if !self.stops.is_watched_page(address) && !self.stops.is_watched_page(last) {
             return Ok(());
         }
-        if let Some(hit) = self.stops.watch_hit(address, bytes as u64, write) {
+        if let Some(watchpoint) = self.stops.watch_hit(address, bytes as u64, write) {
             if !self.stepping {
                 return self.abort_with(AbortReason::NeedsStep);
             }
-            self.watch_hit.get_or_insert(hit);
+            if self.watch_hit.is_none() {
+                self.watch_hit = Some(WatchHit {
+                    watchpoint,
+                    write,
+                    rip: self.event_at.0,
+                });
+                self.remember_watched(watchpoint);
+            }
         }
         Ok(())
+    }
+
+    /// Takes down what the bytes of a watchpoint are.
+    fn remember_watched(&mut self, watchpoint: Watchpoint) {
+        let mut before = [0; BEFORE_BYTES];
+        let count = watchpoint.length.min(BEFORE_BYTES as u64) as usize;
+        for (n, byte) in before[..count].iter_mut().enumerate() {
+            if let Some(physical) = self.probe(watchpoint.address.wrapping_add(n as u64)) {
+                self.memory.read(physical, std::slice::from_mut(byte));
+            }
+        }
+        self.watched_before = before;
     }
 
     /// Translates with all checks, sets accessed and dirty bits, and fills the TLB where it may.
@@ -223,7 +315,7 @@ impl Cpu {
         intent: Intent,
         access: Access,
     ) -> Result<u64, Abort> {
-        let user = access == Access::User;
+        let user = access.is_user();
         let ac = access == Access::SupervisorAc;
         let found = walk::walk(&self.state, &self.memory, address);
         let walk = match found {
@@ -235,7 +327,8 @@ impl Cpu {
             let page = address >> 12;
             match intent {
                 Intent::Read => touched.read.insert(page),
-                Intent::Write => touched.written.insert(page),
+                // By line, where the store happens.
+                Intent::Write => false,
                 Intent::Fetch => touched.fetched.insert((page, walk.physical >> 12)),
             };
         }
@@ -320,10 +413,13 @@ impl Cpu {
         self.new_tables = new_tables;
         if intent == Intent::Fetch {
             self.tlb
-                .fill_fetch(access == Access::User, address, walk.physical);
+                .fill_fetch(access.is_user(), address, walk.physical);
             return;
         }
-        if self.stops.is_watched_page(address) {
+        if access == Access::UserChecked {
+            return;
+        }
+        if self.stops.is_watched_page(address) || self.armed.is_watched_page(address) {
             return;
         }
         let user = access == Access::User;
@@ -332,16 +428,11 @@ impl Cpu {
         let write = dirty
             && self.memory.attributes(page) == DIRTY
             && walk::permits(&self.state, walk, Intent::Write, user, ac);
-        let (read, write) = if self.touched.is_some() {
-            // Every first access of its kind has to come by, to be noted.
-            let (had_read, had_write) = self.tlb.known(access, address);
-            (
-                read && (had_read || intent == Intent::Read),
-                write && (had_write || intent == Intent::Write),
-            )
-        } else {
-            (read, write)
-        };
+        // Every first load has to come by, to be noted.
+        let read = read
+            && (self.touched.is_none()
+                || intent == Intent::Read
+                || self.tlb.reads(access, address));
         let host = self.memory.page_host(page);
         self.tlb.fill(access, address, host, page, read, write);
     }
@@ -450,10 +541,12 @@ impl Cpu {
         self.memory.take_dirty()
     }
 
-    /// Recomputes with which rights data is accessed: after changes of CPL, EFLAGS.AC, CR4.SMAP.
+    /// Recomputes with which rights data is accessed: after changes of CPL, EFLAGS.AC, CR4.SMAP, CR0.AM.
     #[inline]
     pub fn update_access(&mut self) {
-        self.access = if self.state.cpl == 3 {
+        self.access = if self.alignment_checked() {
+            Access::UserChecked
+        } else if self.state.cpl == 3 {
             Access::User
         } else if self.state.flags.other() & bits::AC != 0 {
             Access::SupervisorAc
@@ -503,7 +596,7 @@ impl Cpu {
 }
 
 /// Splits `n` bytes at a bus address into naturally sized parts: (size, address, offset in the buffer).
-fn bus_parts(at: u64, done: usize, n: usize) -> impl Iterator<Item = (usize, u64, usize)> {
+pub fn bus_parts(at: u64, done: usize, n: usize) -> impl Iterator<Item = (usize, u64, usize)> {
     let mut offset = 0;
     std::iter::from_fn(move || {
         if offset == n {

@@ -5,11 +5,13 @@
 //! not parse. A packet that no feature names gets the empty answer, which means "not supported".
 
 mod breakpoints;
+mod catch_syscalls;
 mod checksum;
 mod farewell;
 mod handshake;
 mod memory;
 mod monitor;
+mod osdata;
 mod physical_memory;
 mod registers;
 mod resume;
@@ -33,6 +35,8 @@ pub enum Answer {
         /// Added to the last reply.
         append: Vec<u8>,
     },
+    /// A monitor command is run; its text is sent before the answer.
+    Monitor(String),
     /// OK, and no acknowledgements from here on.
     StopAcknowledging,
     /// The session ends after this answer, if any.
@@ -99,6 +103,8 @@ pub static FEATURES: &[&Feature] = &[
     &checksum::FEATURE,
     &breakpoints::FEATURE,
     &resume::FEATURE,
+    &catch_syscalls::FEATURE,
+    &osdata::FEATURE,
     &monitor::FEATURE,
     &farewell::FEATURE,
 ];

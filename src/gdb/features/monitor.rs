@@ -9,9 +9,10 @@ pub static FEATURE: Feature = Feature {
     packets: &[("qRcmd,", command)],
 };
 
+/// The session runs it, because it may take long and can be interrupted.
 fn command(_: &mut Context<'_>, rest: &[u8]) -> Answer {
     match syntax::bytes(rest) {
-        Some(_) => Answer::stub([b"qRcmd,", rest].concat()),
+        Some(line) => Answer::Monitor(String::from_utf8_lossy(&line).into_owned()),
         None => Answer::malformed(),
     }
 }

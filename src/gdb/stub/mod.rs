@@ -14,13 +14,14 @@ use gdbstub::stub::state_machine::GdbStubStateMachine;
 use gdbstub::stub::{GdbStub, MultiThreadStopReason};
 use gdbstub::target::ext::base::reverse_exec::ReplayLogPosition;
 use gdbstub::target::ext::breakpoints::WatchKind as StubWatchKind;
+use gdbstub::target::ext::catch_syscalls::CatchSyscallPosition;
 
 use crate::gdb::breakpoints::Kind;
 use crate::gdb::context::Context;
 use crate::gdb::framing::{self, Deframer, Event, PACKET_BYTES_MAX};
 use crate::gdb::registers;
 use crate::gdb::run::Halt;
-use crate::timeline::api::{StopReason, WatchKind};
+use crate::timeline::api::{self, StopReason, WatchKind};
 
 use arch::Register;
 
@@ -200,6 +201,18 @@ fn stop_reason(context: &Context<'_>, halt: &Halt) -> MultiThreadStopReason<u64>
             };
             MultiThreadStopReason::Watch { tid, kind, addr }
         }
+        StopReason::Event(event) => match context.call {
+            Some(number) => MultiThreadStopReason::CatchSyscall {
+                tid: Some(tid),
+                number,
+                position: match event {
+                    api::Event::SystemCall { .. } => CatchSyscallPosition::Entry,
+                    _ => CatchSyscallPosition::Return,
+                },
+            },
+            // GDB was told in words what it is.
+            None => signal(Signal::SIGZERO),
+        },
         StopReason::HistoryStart => MultiThreadStopReason::ReplayLog {
             tid: Some(tid),
             pos: ReplayLogPosition::Begin,

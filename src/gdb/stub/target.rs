@@ -19,13 +19,12 @@ use gdbstub::target::ext::breakpoints::{
     Breakpoints, BreakpointsOps, HwBreakpoint, HwBreakpointOps, HwWatchpoint, HwWatchpointOps,
     SwBreakpoint, SwBreakpointOps, WatchKind as StubWatchKind,
 };
-use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd, MonitorCmdOps};
+use gdbstub::target::ext::catch_syscalls::{CatchSyscalls, CatchSyscallsOps, SyscallNumbers};
 use gdbstub::target::{Target, TargetError, TargetResult};
 
-use crate::gdb::breakpoints::Kind;
+use crate::gdb::breakpoints::{Calls, Kind};
 use crate::gdb::context::{Context, Plan};
 use crate::gdb::registers::ROWS;
-use crate::monitor;
 use crate::timeline::api::{WatchKind, Watchpoint};
 
 use super::arch::{Register, RegisterFile, X86};
@@ -61,7 +60,7 @@ impl Target for Context<'_> {
         Some(self)
     }
 
-    fn support_monitor_cmd(&mut self) -> Option<MonitorCmdOps<'_, Self>> {
+    fn support_catch_syscalls(&mut self) -> Option<CatchSyscallsOps<'_, Self>> {
         Some(self)
     }
 
@@ -291,14 +290,20 @@ impl HwWatchpoint for Context<'_> {
     }
 }
 
-impl MonitorCmd for Context<'_> {
-    fn handle_monitor_cmd(&mut self, cmd: &[u8], mut out: ConsoleOutput<'_>) -> Result<(), Fatal> {
-        let mut scope = monitor::Scope {
-            debuggee: self.debuggee,
-            armed: &mut self.armed,
-        };
-        let text = monitor::run(&mut scope, &String::from_utf8_lossy(cmd));
-        out.write_raw(text.as_bytes());
+impl CatchSyscalls for Context<'_> {
+    fn enable_catch_syscalls(
+        &mut self,
+        filter: Option<SyscallNumbers<'_, u64>>,
+    ) -> TargetResult<(), Self> {
+        self.breakpoints.calls = Some(Calls {
+            numbers: filter.map(|numbers| numbers.collect()),
+            running: None,
+        });
+        Ok(())
+    }
+
+    fn disable_catch_syscalls(&mut self) -> TargetResult<(), Self> {
+        self.breakpoints.calls = None;
         Ok(())
     }
 }

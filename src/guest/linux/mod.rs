@@ -4,6 +4,8 @@ pub mod banner;
 pub mod btf;
 pub mod image;
 pub mod kallsyms;
+pub mod modules;
+pub mod running;
 pub mod tasks;
 
 use super::paging::AddressSpace;

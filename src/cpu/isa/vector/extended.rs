@@ -426,7 +426,7 @@ pub(super) fn widening<O: Lane>(context: &Context, op: &mut Op, form: Form) -> O
     }
 }
 
-fn widen_vex<O: Lane>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
+pub(super) fn widen_vex<O: Lane>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     cpu.avx_ready()?;
     let b = if op.has(op_flags::MEMORY) {
         cpu.load_part(op, 2 * O::BYTES)?

@@ -1,8 +1,9 @@
 //! F16C: conversions between half and single precision, in software.
 //!
-//! DAZ and FTZ have no influence on halves (SDM volume 1, 14.4.1): denormal halves are numbers like others.
+//! DAZ and FTZ have no influence on halves (SDM volume 1, 14.4.1): denormal halves are numbers like others. Alignment
+//! is never checked (#AC).
 
-use super::extended::widening;
+use super::extended::{widen_vex, widening};
 use super::{Elements, Form, Lane, Lowered, V, WIDE, float, straight};
 use crate::cpu::decode::Context;
 use crate::cpu::op::{Op, op_flags};
@@ -122,13 +123,28 @@ impl Lane for Vcvtph2ps {
 /// Chooses handlers.
 pub fn lower(context: &Context, op: &mut Op, form: Form) -> Option<Lowered> {
     match context.insn.mnemonic() {
-        Mnemonic::Vcvtph2ps => widening::<Vcvtph2ps>(context, op, form),
+        Mnemonic::Vcvtph2ps => {
+            widening::<Vcvtph2ps>(context, op, form)?;
+            if form.wide {
+                straight(vcvtph2ps_wide)
+            } else {
+                straight(vcvtph2ps)
+            }
+        }
         Mnemonic::Vcvtps2ph => {
             op.flags |= if form.wide { WIDE } else { 0 };
             straight(vcvtps2ph)
         }
         _ => None,
     }
+}
+
+fn vcvtph2ps(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
+    cpu.without_alignment(|cpu| super::vex::<Vcvtph2ps>(cpu, op))
+}
+
+fn vcvtph2ps_wide(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
+    cpu.without_alignment(|cpu| widen_vex::<Vcvtph2ps>(cpu, op))
 }
 
 fn vcvtps2ph(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
@@ -153,15 +169,13 @@ fn vcvtps2ph(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     };
     const NONE: Option<Elements> = None;
     if op.has(op_flags::MEMORY) {
-        // The store may fault, and then no flag may have been set.
-        let before = cpu.state.mxcsr;
+        // The flags stay even if the store faults, as on Intel's processors.
         float::finish(cpu, mxcsr, NONE, &[])?;
-        let stored = if op.has(WIDE) {
+        return if op.has(WIDE) {
             cpu.store(op, [low, high])
         } else {
-            cpu.store(op, low)
+            cpu.without_alignment(|cpu| cpu.store(op, low))
         };
-        return stored.inspect_err(|_| cpu.state.mxcsr = before);
     }
     float::finish(cpu, mxcsr, NONE, &[])?;
     cpu.set_ymm(op.dst, [low, high], [0; 2]);

@@ -1,7 +1,8 @@
 //! Memory accesses of single elements under a mask: VMASKMOV, VPMASKMOV and the gathers.
 //!
 //! Elements that the mask does not select are not accessed and cannot fault. A gather that faults has loaded the
-//! elements before and cleared their mask, so that it goes on from there (SDM volume 2, VGATHERDPS).
+//! elements before and cleared their mask, so that it goes on from there (SDM volume 2, VGATHERDPS). Alignment is
+//! never checked (#AC).
 
 use super::{Form, Lowered, WIDE, straight};
 use crate::cpu::decode::Context;
@@ -66,11 +67,11 @@ fn count<W: Width>(op: &Op) -> usize {
 fn load<W: Width>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     cpu.avx_ready()?;
     let mask = cpu.state.vector[(op.src & 15) as usize].0;
-    let address = cpu.address(op, count::<W>(op) * W::BYTES, false)?;
     let mut result = [0; 4];
     for n in 0..count::<W>(op) {
         if element::<W>(&mask, n).sign() {
-            let value = cpu.read::<W>(address.wrapping_add((n * W::BYTES) as u64))?;
+            let address = cpu.part_address(op, (n * W::BYTES) as u64, W::BYTES, false)?;
+            let value = cpu.without_alignment(|cpu| cpu.read::<W>(address))?;
             set_element(&mut result, n, value);
         }
     }
@@ -82,14 +83,15 @@ fn store<W: Width>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     cpu.avx_ready()?;
     let mask = cpu.state.vector[(op.src & 15) as usize].0;
     let data = cpu.state.vector[(op.aux & 15) as usize].0;
-    let address = cpu.address(op, count::<W>(op) * W::BYTES, true)?;
     let selected = |n: &usize| element::<W>(&mask, *n).sign();
-    let at = |n: usize| address.wrapping_add((n * W::BYTES) as u64);
+    let mut addresses = [0; 8];
     for n in (0..count::<W>(op)).filter(selected) {
-        cpu.check_write(at(n), W::BYTES)?;
+        addresses[n] = cpu.part_address(op, (n * W::BYTES) as u64, W::BYTES, true)?;
+        cpu.check_write(addresses[n], W::BYTES)?;
     }
     for n in (0..count::<W>(op)).filter(selected) {
-        cpu.write(at(n), element::<W>(&data, n))?;
+        let value = element::<W>(&data, n);
+        cpu.without_alignment(|cpu| cpu.write(addresses[n], value))?;
     }
     Ok(())
 }
@@ -114,17 +116,20 @@ fn gather_elements<I: Width, W: Width>(cpu: &mut Cpu, op: &Op) -> Result<(), Abo
     cpu.avx_ready()?;
     let index = cpu.state.vector[(op.index & 15) as usize].0;
     let (destination, mask) = ((op.dst & 15) as usize, (op.aux & 15) as usize);
-    // All of an element's mask is as its top bit, whether or not a fault comes between.
-    for n in 0..op.aux2 as usize {
-        let sign = element::<W>(&cpu.state.vector[mask].0, n).sign();
+    // All of an element's mask is as its top bit before anything is loaded, those of elements that have no index
+    // included; what is beyond the vector length is 0.
+    let length = op.aux2 as usize * I::BYTES.max(W::BYTES);
+    for n in 0..32 / W::BYTES {
+        let sign = n < length / W::BYTES && element::<W>(&cpu.state.vector[mask].0, n).sign();
         let bits = W::from_u64(if sign { !0 } else { 0 });
         set_element(&mut cpu.state.vector[mask].0, n, bits);
     }
     for n in 0..op.aux2 as usize {
         if element::<W>(&cpu.state.vector[mask].0, n).sign() {
             let address = gather_address(cpu, op, element::<I>(&index, n).sext(), W::BYTES)?;
-            let value = cpu.read::<W>(address)?;
+            let value = cpu.without_alignment(|cpu| cpu.read::<W>(address))?;
             set_element(&mut cpu.state.vector[destination].0, n, value);
+            cpu.state.vector[destination].0[length / 8..].fill(0);
             set_element(&mut cpu.state.vector[mask].0, n, W::from_u64(0));
         }
     }

@@ -271,6 +271,10 @@ impl Cpu {
     /// What executing an MMX instruction does to the x87 unit: all registers are valid, and R0 is the top.
     fn enter_mmx(&mut self) {
         self.state.x87.tag = 0;
+        self.set_mmx_top();
+    }
+
+    fn set_mmx_top(&mut self) {
         self.state.x87.status &= !0x3800;
     }
 

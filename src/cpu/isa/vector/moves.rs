@@ -320,6 +320,8 @@ fn load_mm<W: Width>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
 fn store_mm<W: Width>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     cpu.mmx_ready()?;
     let value = W::from_u64(cpu.mm(op.src));
+    // The top is set even where the store then faults, as on Intel's processors; the tags are not.
+    cpu.set_mmx_top();
     cpu.store(op, value)?;
     cpu.enter_mmx();
     Ok(())
@@ -448,9 +450,9 @@ fn maskmovq(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     cpu.mmx_ready()?;
     let mask = SignsOf8::of([cpu.mm(op.aux), 0]);
     let data = cpu.mm(op.src).to_le_bytes();
-    store_masked(cpu, op, &data, mask)?;
+    // Also where the store then faults, as on Intel's processors.
     cpu.enter_mmx();
-    Ok(())
+    store_masked(cpu, op, &data, mask)
 }
 
 /// Stores the bytes that the mask selects at rDI. Bytes that it does not select are not accessed and cannot fault.
@@ -462,6 +464,8 @@ fn store_masked(cpu: &mut Cpu, op: &Op, data: &[u8], mask: u32) -> Result<(), Ab
         offset &= 0xffff;
     }
     let address = cpu.segment_address(op.seg as usize, offset, data.len(), true)?;
+    // As a whole, whatever the mask selects.
+    cpu.check_alignment(address, 8)?;
     let selected = |n: &usize| mask >> n & 1 != 0;
     for n in (0..data.len()).filter(selected) {
         cpu.check_write(address.wrapping_add(n as u64), 1)?;

@@ -1,12 +1,13 @@
 //! Floating-point instructions that SSE3 and SSE4.1 added: ADDSUB, HADD, HSUB, DPPS, DPPD, ROUND.
 //!
 //! The host need not have them: all but the rounding is made of SSE2's additions and multiplications. DPPS and DPPD
-//! raise the unmasked exceptions of all their steps together, where the SDM raises those of the products first.
+//! raise the unmasked exceptions of each step by itself, products first (SDM volume 2, DPPS).
 
-use super::float::{elements, under_mxcsr};
-use super::{Elements, Form, Lane, Lowered, V, one_source, two_sources};
+use super::float::{self, elements, under_mxcsr};
+use super::{Elements, Form, Lane, Lowered, V, WIDE, one_source, straight, two_sources};
 use crate::cpu::decode::Context;
-use crate::cpu::op::Op;
+use crate::cpu::op::{Op, op_flags};
+use crate::cpu::{Abort, Cpu};
 use bytemuck::cast;
 use iced_x86::Mnemonic;
 
@@ -83,32 +84,113 @@ fn kept_doubles(a: V, bits: u8) -> V {
     [0, 1].map(|n| if bits >> n & 1 != 0 { a[n] } else { 0 })
 }
 
-float_lane!(Dpps, elements(4, 4), |a, b, imm, mxcsr| {
-    let factors = imm >> 4;
-    let products = under_mxcsr!(
-        "mulps",
-        kept_singles(a, factors),
-        kept_singles(b, factors),
-        mxcsr
-    );
-    // Every element is added to its neighbour, then the other pair to it: which of two NaNs comes out differs
-    // between the elements.
-    let swapped = products.map(|x| x.rotate_left(32));
-    let sums = under_mxcsr!("addps", swapped, products, mxcsr);
-    let sum = under_mxcsr!("addps", sums, [sums[1], sums[0]], mxcsr);
-    kept_singles(sum, imm)
-});
-float_lane!(Dppd, elements(8, 2), |a, b, imm, mxcsr| {
-    let factors = imm >> 4;
-    let products = under_mxcsr!(
-        "mulpd",
-        kept_doubles(a, factors),
-        kept_doubles(b, factors),
-        mxcsr
-    );
-    let sum = under_mxcsr!("addpd", products, [products[1], products[0]], mxcsr);
-    kept_doubles(sum, imm)
-});
+/// A dot product: its steps, each of which raises its unmasked exceptions before the next begins.
+trait Dot: Copy + 'static {
+    /// The multiplication and the additions.
+    const STEPS: usize;
+    /// Elements of a lane.
+    const TINY: Option<Elements>;
+    /// What step `n` makes of the sources and the result of the step before.
+    fn step(n: usize, a: V, b: V, before: V, imm: u8, mxcsr: &mut u32) -> V;
+    /// Keeps the elements that the immediate wants.
+    fn kept(value: V, bits: u8) -> V;
+}
+
+#[derive(Clone, Copy)]
+struct Dpps;
+impl Dot for Dpps {
+    const STEPS: usize = 3;
+    const TINY: Option<Elements> = elements(4, 4);
+    fn step(n: usize, a: V, b: V, before: V, imm: u8, mxcsr: &mut u32) -> V {
+        match n {
+            0 => {
+                let (a, b) = (kept_singles(a, imm >> 4), kept_singles(b, imm >> 4));
+                under_mxcsr!("mulps", a, b, mxcsr)
+            }
+            // Every element is added to its neighbour, then the other pair to it: which of two NaNs comes out
+            // differs between the elements.
+            1 => {
+                let swapped = before.map(|x| x.rotate_left(32));
+                under_mxcsr!("addps", swapped, before, mxcsr)
+            }
+            _ => under_mxcsr!("addps", before, [before[1], before[0]], mxcsr),
+        }
+    }
+    fn kept(value: V, bits: u8) -> V {
+        kept_singles(value, bits)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Dppd;
+impl Dot for Dppd {
+    const STEPS: usize = 2;
+    const TINY: Option<Elements> = elements(8, 2);
+    fn step(n: usize, a: V, b: V, before: V, imm: u8, mxcsr: &mut u32) -> V {
+        if n == 0 {
+            let (a, b) = (kept_doubles(a, imm >> 4), kept_doubles(b, imm >> 4));
+            return under_mxcsr!("mulpd", a, b, mxcsr);
+        }
+        under_mxcsr!("addpd", before, [before[1], before[0]], mxcsr)
+    }
+    fn kept(value: V, bits: u8) -> V {
+        kept_doubles(value, bits)
+    }
+}
+
+fn dot_product<D: Dot>(op: &mut Op, form: Form) -> Option<Lowered> {
+    if form.vex {
+        op.flags |= if form.wide { WIDE } else { 0 };
+        return straight(dot_vex::<D>);
+    }
+    op.aux = op.src;
+    op.src = op.dst;
+    straight(dot_legacy::<D>)
+}
+
+fn dot_legacy<D: Dot>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
+    cpu.sse_ready()?;
+    let b = if op.has(op_flags::MEMORY) {
+        cpu.load_aligned(op)?
+    } else {
+        cpu.xmm(op.aux)
+    };
+    let [r] = dot::<D, 1>(cpu, op, [cpu.xmm(op.src)], [b])?;
+    cpu.set_xmm(op.dst, r);
+    Ok(())
+}
+
+fn dot_vex<D: Dot>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
+    cpu.avx_ready()?;
+    let b = cpu.vex_source(op)?;
+    let a = [cpu.xmm(op.src), cpu.xmm_upper(op.src)];
+    let [low, high] = if op.has(WIDE) {
+        dot::<D, 2>(cpu, op, a, b)?
+    } else {
+        let [low] = dot::<D, 1>(cpu, op, [a[0]], [b[0]])?;
+        [low, [0; 2]]
+    };
+    cpu.set_ymm(op.dst, low, high);
+    Ok(())
+}
+
+fn dot<D: Dot, const N: usize>(
+    cpu: &mut Cpu,
+    op: &Op,
+    a: [V; N],
+    b: [V; N],
+) -> Result<[V; N], Abort> {
+    let imm = op.imm as u8;
+    let mut results = [[0; 2]; N];
+    for step in 0..D::STEPS {
+        let mut mxcsr = float::masked(cpu.state.mxcsr);
+        for (n, result) in results.iter_mut().enumerate() {
+            *result = D::step(step, a[n], b[n], *result, imm, &mut mxcsr);
+        }
+        float::finish(cpu, mxcsr, D::TINY, &results)?;
+    }
+    Ok(results.map(|result| D::kept(result, imm)))
+}
 
 const INVALID: u32 = 1;
 const PRECISION: u32 = 1 << 5;
@@ -195,8 +277,8 @@ pub fn lower(context: &Context, op: &mut Op, form: Form) -> Option<Lowered> {
         M::Haddpd | M::Vhaddpd => two!(Haddpd),
         M::Hsubps | M::Vhsubps => two!(Hsubps),
         M::Hsubpd | M::Vhsubpd => two!(Hsubpd),
-        M::Dpps | M::Vdpps => two!(Dpps),
-        M::Dppd | M::Vdppd => two!(Dppd),
+        M::Dpps | M::Vdpps => dot_product::<Dpps>(op, form),
+        M::Dppd | M::Vdppd => dot_product::<Dppd>(op, form),
         M::Roundps | M::Vroundps => one_source::<Roundps>(context, op, form),
         M::Roundpd | M::Vroundpd => one_source::<Roundpd>(context, op, form),
         M::Roundss | M::Vroundss => two!(Roundss),

@@ -99,14 +99,19 @@ pub(super) fn quad(area: &[u8; AREA_WHOLE], at: usize) -> u64 {
         | u64::from(word(area, at + 6)) << 48
 }
 
+fn canonical(pointer: u64) -> u64 {
+    ((pointer << 16) as i64 >> 16) as u64
+}
+
 /// Reads it back. Bits of the control and status word that do not exist are dropped, and selectors are not loaded, as
 /// CPUID says (leaf 7, EBX bit 13).
 pub(super) fn take_x87(x87: &mut X87, long: bool, area: &[u8; AREA_WHOLE]) {
     x87.set_control(word(area, 0));
     x87.set_status(word(area, 2));
     x87.opcode = word(area, 6) & 0x7ff;
-    x87.ip = quad(area, 8);
-    x87.data = quad(area, 16);
+    // Of 48 bits, as linear addresses are: what is not canonical becomes so.
+    x87.ip = canonical(quad(area, 8));
+    x87.data = canonical(quad(area, 16));
     x87.code_selector = 0;
     x87.data_selector = 0;
     if !long {
@@ -130,6 +135,8 @@ fn area_address(cpu: &mut Cpu, op: &Op, write: bool) -> Result<u64, Abort> {
         return cpu.raise(vector::NM);
     }
     let address = cpu.address(op, AREA_WHOLE, write)?;
+    cpu.check_canonical(address, 1)?;
+    cpu.check_alignment(address, 4)?;
     if address & 15 != 0 {
         return cpu.general_protection();
     }
@@ -152,11 +159,24 @@ fn fxsave<const LONG: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
         let at = XMM + 16 * n;
         area[at..at + 16].copy_from_slice(bytemuck::bytes_of(&cpu.xmm(n as u8)));
     }
-    cpu.check_write(address, AREA_WHOLE)?;
+    probe(cpu, address, AREA_WHOLE, true)?;
     write_area(cpu, address, &area[..XMM + 16 * count])
 }
 
-/// Stores whole pieces of 16 bytes. `check_write` has found that they will not fault.
+/// Faults where any part of an area would, its last byte first, as Intel's processors do.
+pub(super) fn probe(cpu: &mut Cpu, address: u64, bytes: usize, write: bool) -> Result<(), Abort> {
+    let last = address.wrapping_add(bytes as u64 - 1);
+    for at in [last, address] {
+        if write {
+            cpu.check_write(at, 1)?;
+        } else {
+            cpu.read::<u8>(at)?;
+        }
+    }
+    Ok(())
+}
+
+/// Stores whole pieces of 16 bytes. `probe` has found that they will not fault.
 pub(super) fn write_area(cpu: &mut Cpu, address: u64, bytes: &[u8]) -> Result<(), Abort> {
     for (n, piece) in bytes.as_chunks::<16>().0.iter().enumerate() {
         cpu.write(address.wrapping_add(16 * n as u64), *piece)?;
@@ -173,6 +193,7 @@ pub(super) fn read_area(cpu: &mut Cpu, address: u64, bytes: &mut [u8]) -> Result
 
 fn fxrstor<const LONG: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     let address = area_address(cpu, op, false)?;
+    probe(cpu, address, AREA_WHOLE, false)?;
     let mut area = [0; AREA_WHOLE];
     read_area(cpu, address, &mut area[..AREA])?;
     let mxcsr = quad(&area, 24) as u32;

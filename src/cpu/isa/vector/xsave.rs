@@ -91,11 +91,25 @@ fn area_address(cpu: &mut Cpu, op: &Op, write: bool) -> Result<u64, Abort> {
     if cpu.state.cr0 & cr0::TS != 0 {
         return cpu.raise(vector::NM);
     }
-    let address = cpu.address(op, UPPER_HALVES, write)?;
+    let address = cpu.part_address(op, 0, 1, write)?;
+    cpu.check_canonical(address, 1)?;
+    cpu.check_alignment(address, 4)?;
     if address & 63 != 0 {
         return cpu.general_protection();
     }
     Ok(address)
+}
+
+/// Faults where the parts of an area would that belong to some components; the header belongs to all.
+fn probe(cpu: &mut Cpu, op: &Op, components: u64, write: bool) -> Result<(), Abort> {
+    let start = if components == 0 { HEADER } else { 0 };
+    let end = if components & AVX_STATE != 0 {
+        AREA
+    } else {
+        UPPER_HALVES
+    };
+    let address = cpu.part_address(op, start as u64, end - start, write)?;
+    state::probe(cpu, address, end - start, write)
 }
 
 fn initial_x87() -> X87 {
@@ -111,13 +125,13 @@ fn register_count(cpu: &Cpu) -> usize {
     if cpu.mode == Mode::Bits64 { 16 } else { 8 }
 }
 
-/// The components that are not in their initial configuration.
+/// The components that are not in their initial configuration: of the registers that the mode has (SDM volume 1, 13.6).
 fn in_use(cpu: &Cpu) -> u64 {
     let mut bits = 0;
     if cpu.state.x87 != initial_x87() {
         bits |= X87_STATE;
     }
-    for register in &cpu.state.vector {
+    for register in &cpu.state.vector[..register_count(cpu)] {
         if register.0[..2] != [0; 2] {
             bits |= SSE_STATE;
         }
@@ -133,12 +147,7 @@ fn xsave<const LONG: bool, const OPTIMISED: bool>(cpu: &mut Cpu, op: &Op) -> Res
     let wanted = pair(cpu) & cpu.state.xcr0;
     let used = in_use(cpu);
     let written = if OPTIMISED { wanted & used } else { wanted };
-    let size = if wanted & AVX_STATE != 0 {
-        AREA
-    } else {
-        UPPER_HALVES
-    };
-    cpu.check_write(address, size)?;
+    probe(cpu, op, wanted, true)?;
     let old: u64 = cpu.read(address.wrapping_add(HEADER as u64))?;
     let mut area = [0; AREA_WHOLE];
     if written & X87_STATE != 0 {
@@ -170,13 +179,17 @@ fn xrstor<const LONG: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     let address = area_address(cpu, op, false)?;
     let wanted = pair(cpu) & cpu.state.xcr0;
     let [present, compacted, reserved]: [u64; 3] = cpu.read(address.wrapping_add(HEADER as u64))?;
+    // Intel's processors look at what they may have to load before the header says that they must not.
+    probe(cpu, op, wanted, false)?;
     if present & !cpu.state.xcr0 != 0 || compacted != 0 || reserved != 0 {
         return cpu.general_protection();
     }
     let mut area = [0; AREA_WHOLE];
     let mut upper = [0; AREA - UPPER_HALVES];
     // All is read before anything changes.
-    state::read_area(cpu, address, &mut area[..XMM])?;
+    if wanted != 0 {
+        state::read_area(cpu, address, &mut area[..XMM])?;
+    }
     if wanted & present & SSE_STATE != 0 {
         let end = XMM + 16 * register_count(cpu);
         state::read_area(cpu, address.wrapping_add(XMM as u64), &mut area[XMM..end])?;

@@ -164,6 +164,7 @@ fn check_store(cpu: &mut Cpu, address: u64, bytes: usize) -> Result<(), Abort> {
 fn store_environment<E: Field>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     cpu.x87_available()?;
     let address = cpu.address(op, E::BYTES, true)?;
+    cpu.check_alignment(address, size_of::<E>())?;
     check_store(cpu, address, E::BYTES)?;
     write_environment::<E>(cpu, address)?;
     let control = cpu.state.x87.control | super::status::EXCEPTIONS;
@@ -183,13 +184,16 @@ fn save<E: Field>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     cpu.x87_available()?;
     let bytes = E::BYTES + 80;
     let address = cpu.address(op, bytes, true)?;
+    cpu.check_alignment(address, size_of::<E>())?;
     check_store(cpu, address, bytes)?;
     write_environment::<E>(cpu, address)?;
     for i in 0..8 {
         let at = address.wrapping_add(E::BYTES as u64 + 10 * i as u64);
         let value = cpu.state.x87.st(i);
-        cpu.write(at, value.mantissa)?;
-        cpu.write(at.wrapping_add(8), value.sign_exponent as u16)?;
+        cpu.without_alignment(|cpu| {
+            cpu.write(at, value.mantissa)?;
+            cpu.write(at.wrapping_add(8), value.sign_exponent as u16)
+        })?;
     }
     cpu.state.x87.initialise();
     Ok(())
@@ -202,7 +206,7 @@ fn restore<E: Field>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     let mut registers = [F80::default(); 8];
     for (i, register) in registers.iter_mut().enumerate() {
         let at = address.wrapping_add((E::BYTES + 10 * i) as u64);
-        let mantissa = cpu.read::<u64>(at)?;
+        let mantissa = cpu.without_alignment(|cpu| cpu.read::<u64>(at))?;
         let sign_exponent = cpu.read::<u16>(at.wrapping_add(8))?;
         *register = F80::new(sign_exponent, mantissa);
     }

@@ -1,7 +1,7 @@
 //! FXSAVE, XSAVE and their inverses.
 
 use crate::cpu::Cpu;
-use crate::cpu::cpuid::CpuModel;
+use crate::cpu::cpuid::{CpuModel, Level, Processor, Vendor};
 use crate::cpu::state::{cr4, gpr};
 use crate::cpu::testing::{DATA, execute, long_mode};
 
@@ -15,7 +15,7 @@ const CPUID: &[u8] = &[0x0f, 0xa2];
 /// A processor with AVX and something in all registers; RDX and RAX select `components`, RBX holds [`DATA`].
 fn filled(components: u64) -> Box<Cpu> {
     let mut cpu = long_mode();
-    cpu.model = CpuModel::native().with_avx();
+    cpu.set_model(CpuModel::native());
     for n in 0..16 {
         cpu.state.vector[n].0 = [n as u64 + 1, !n as u64, 100 + n as u64, 200 + n as u64];
     }
@@ -161,8 +161,11 @@ fn xcr0_takes_only_what_is_there() {
     // A processor without AVX.
     let mut cpu = filled(7);
     cpu.state.gpr[gpr::RCX] = 0;
-    cpu.model = CpuModel::native();
-    assert_eq!(execute(&mut cpu, XSETBV), Some(13));
+    cpu.set_model(CpuModel::new(Processor {
+        level: Level::V2,
+        vendor: Vendor::Intel,
+    }));
+    assert_eq!(execute(&mut cpu, XSETBV), Some(6));
 }
 
 #[test]

@@ -11,6 +11,15 @@ fn quotient_bits(quotient: u64) -> u16 {
     bit(2, status::C0) | bit(1, status::C3) | bit(0, status::C1)
 }
 
+/// A finite operand as the result. It may be denormal: that is no underflow, masked or not.
+fn unchanged(a: F80) -> F80 {
+    if a.exponent() == 0 && a.mantissa >> 63 != 0 {
+        // A pseudo-denormal becomes the normal number that it is.
+        return F80::new(a.sign_exponent as u16 | 1, a.mantissa);
+    }
+    a
+}
+
 impl Calculator {
     /// The remainder of a / b: of the truncated quotient (FPREM), or of the nearest one (FPREM1, `nearest`).
     /// Where the exponents are 64 or more apart, only a part of the way there, with C2 set. The conditions are
@@ -29,7 +38,10 @@ impl Calculator {
             return (a, Some(0));
         }
         let distance = x.exponent - y.exponent;
-        if y.class == Class::Infinity || distance < -1 {
+        if y.class == Class::Infinity {
+            return (unchanged(a), Some(0));
+        }
+        if distance < -1 {
             let same = self.exact(x.negative, x.exponent, x.significand as u128);
             return (same, Some(0));
         }
@@ -100,8 +112,10 @@ impl Calculator {
         if x.class != Class::Finite {
             return a;
         }
+        if y.class == Class::Zero {
+            return unchanged(a);
+        }
         let by = match y.class {
-            Class::Zero => 0,
             _ if y.exponent > 16 => 1 << 17,
             _ => self.magnitude(&y, Rounding::Zero).map_or(0, |m| m.0 as i32),
         };

@@ -1,0 +1,226 @@
+//! The world around live devices that writes an untimed recording: answers in their order, and what arrives with the
+//! state at which it does.
+//!
+//! The "tick" of an event is the number of accesses before it (see the head of `trace`). The `now` of the calls is the
+//! live world's clock, in ticks of its own that have nothing to do with instructions.
+
+use crate::cpu::world::{Dma, Interrupt, Pending, Wait, World};
+use crate::record::live::Live;
+use crate::tick::Tick;
+use crate::trace::EndReason;
+use crate::trace::{End, Error, Event, PageList, Stand, What, Writer};
+use std::time::{Duration, Instant};
+
+/// How often the file is brought up to date.
+const FLUSH_PERIOD: Duration = Duration::from_millis(200);
+
+/// Writes down what the live world does.
+pub struct Journal {
+    /// The devices.
+    pub live: Live,
+    writer: Writer,
+    accesses: u64,
+    failure: Option<Error>,
+    flushed: Instant,
+}
+
+impl Journal {
+    /// Writes into a file that already has RAM and state.
+    pub fn new(live: Live, writer: Writer) -> Journal {
+        Journal {
+            live,
+            writer,
+            accesses: 0,
+            failure: None,
+            flushed: Instant::now(),
+        }
+    }
+
+    fn push(&mut self, what: What) {
+        if self.failure.is_some() {
+            return;
+        }
+        let event = Event {
+            tick: self.accesses,
+            cpu: 0,
+            what,
+        };
+        if let Err(error) = self.writer.push(&event) {
+            self.fail(error);
+        }
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.live.finish(EndReason::WriteFailed(error.to_string()));
+        self.failure = Some(error);
+    }
+
+    /// Writes the answer of an access.
+    fn answer(&mut self, what: What) {
+        self.push(what);
+        self.accesses += 1;
+    }
+
+    /// Accesses so far.
+    pub fn accesses(&self) -> u64 {
+        self.accesses
+    }
+
+    /// An access without an answer: HLT, or the end by a triple fault.
+    pub fn count_access(&mut self) {
+        self.accesses += 1;
+    }
+
+    /// The registers after the access before.
+    pub fn check(&mut self, registers: u64) {
+        // Half of the bits tell as much and take half of the room.
+        self.push(What::Check {
+            registers: registers & 0xffff_ffff,
+        });
+    }
+
+    /// What follows happens at this state.
+    pub fn stand(&mut self, stand: Stand) {
+        self.push(What::Stand(Box::new(stand)));
+    }
+
+    /// What arrives here, and the guest's time.
+    pub fn arrival(&mut self, what: What, now: Tick) {
+        let guest_ns = self.live.guest_ns(now);
+        self.push(What::Clock {
+            tsc_offset: guest_ns,
+        });
+        self.push(what);
+    }
+
+    /// What RAM and processor are like here.
+    pub fn pages(&mut self, list: &PageList) {
+        for bytes in list.encode() {
+            self.push(What::Pages { bytes });
+        }
+    }
+
+    /// What the user typed since the last call.
+    pub fn note_typed(&mut self) {
+        let typed = self.live.take_typed();
+        if !typed.is_empty() {
+            self.push(What::ConsoleInput {
+                bytes: typed.into_boxed_slice(),
+            });
+        }
+    }
+
+    /// Brings the file up to date if that was not done for a while; gives whether it was.
+    pub fn flush_if_due(&mut self) -> bool {
+        if self.flushed.elapsed() < FLUSH_PERIOD {
+            return false;
+        }
+        self.flushed = Instant::now();
+        if self.failure.is_none()
+            && let Err(error) = self.writer.flush(self.accesses)
+        {
+            self.fail(error);
+        }
+        true
+    }
+
+    /// Bytes in the file.
+    pub fn bytes(&self) -> u64 {
+        self.writer.bytes()
+    }
+
+    /// Writes the end. Gives the first failure to write, if there was one.
+    pub fn finish(mut self, reason: EndReason, guest_ns: u64, wall_ms: u64) -> Result<(), Error> {
+        let end = End {
+            tick: self.accesses,
+            reason,
+            guest_ns: Some(guest_ns),
+            wall_ms,
+        };
+        let finished = self.writer.finish(&end);
+        self.failure.map_or(finished, Err)
+    }
+}
+
+impl World for Journal {
+    fn pio_read(&mut self, now: Tick, cpu: usize, port: u16, size: u8) -> u32 {
+        let value = self.live.pio_read(now, cpu, port, size);
+        self.answer(What::PioRead { port, size, value });
+        value
+    }
+
+    fn pio_write(&mut self, now: Tick, cpu: usize, port: u16, size: u8, value: u32) {
+        self.accesses += 1;
+        self.live.pio_write(now, cpu, port, size, value);
+    }
+
+    fn mmio_read(&mut self, now: Tick, cpu: usize, gpa: u64, size: u8) -> u64 {
+        let value = self.live.mmio_read(now, cpu, gpa, size);
+        self.answer(What::MmioRead { gpa, size, value });
+        value
+    }
+
+    fn mmio_write(&mut self, now: Tick, cpu: usize, gpa: u64, size: u8, value: u64) {
+        self.accesses += 1;
+        self.live.mmio_write(now, cpu, gpa, size, value);
+    }
+
+    fn msr_read(&mut self, now: Tick, cpu: usize, msr: u32) -> Option<u64> {
+        let value = self.live.msr_read(now, cpu, msr);
+        self.answer(What::MsrRead { msr, value });
+        value
+    }
+
+    fn msr_write(&mut self, now: Tick, cpu: usize, msr: u32, value: u64) -> bool {
+        let ok = self.live.msr_write(now, cpu, msr, value);
+        self.answer(What::MsrWrite { msr, ok });
+        ok
+    }
+
+    fn tsc(&mut self, now: Tick, cpu: usize) -> u64 {
+        let value = self.live.tsc(now, cpu);
+        self.answer(What::Tsc { value });
+        value
+    }
+
+    fn random(&mut self, now: Tick, cpu: usize) -> u64 {
+        let value = self.live.random(now, cpu);
+        self.answer(What::Random { value });
+        value
+    }
+
+    // CR8 does not leave the guest: the resolver knows what was written there.
+    fn tpr_read(&mut self, now: Tick, cpu: usize) -> u64 {
+        self.live.tpr_read(now, cpu)
+    }
+
+    fn tpr_write(&mut self, now: Tick, cpu: usize, value: u64) {
+        self.live.tpr_write(now, cpu, value);
+    }
+
+    // Where the engine executes one instruction for KVM nothing arrives.
+    fn next_stop(&mut self, _now: Tick) -> Tick {
+        Tick::MAX
+    }
+
+    fn poll(&mut self, _now: Tick, _cpu: usize, _dma: &mut Vec<Dma>) -> Pending {
+        Pending::default()
+    }
+
+    fn interrupt(&mut self, _now: Tick, _cpu: usize, _maskable: bool) -> Option<Interrupt> {
+        None
+    }
+
+    fn wait(&mut self, _now: Tick, _cpu: usize, _interruptible: bool) -> Wait {
+        Wait::Again
+    }
+
+    fn ended(&mut self, _now: Tick) -> bool {
+        false
+    }
+
+    fn shutdown(&mut self, now: Tick, cpu: usize, why: &str) {
+        self.accesses += 1;
+        self.live.shutdown(now, cpu, why);
+    }
+}

@@ -1,0 +1,448 @@
+//! A run under KVM: enters the guest, answers what it asks, delivers what waits, and writes all of it down.
+
+use super::clock::HostClock;
+use super::convert;
+use super::error::KvmError;
+use super::journal::Journal;
+use super::vm::{Left, Vm};
+use crate::cpu::mmu::bus_parts;
+use crate::cpu::state::{activity, seg};
+use crate::cpu::world::{Interrupt, Pending, Wait, World};
+use crate::machine::{Machine, compare};
+use crate::tick::{GuestNs, Tick};
+use crate::trace::{EndReason, PageHash, PageList, Stand, What};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Hashes of changed pages are taken this often where something arrives or an access was made: so much has to be run
+/// again where a place was taken for another.
+const LIST_PERIOD: Duration = Duration::from_millis(20);
+/// Where nothing happens by itself, the guest is stopped for them this often.
+const QUIET_LIST_PERIOD: Duration = Duration::from_millis(200);
+/// The longest stretch in the guest: signals and the console are heard in between.
+const SLICE: Duration = Duration::from_millis(20);
+/// While an interrupt waits for the guest to take it.
+const WAITING_SLICE: Duration = Duration::from_millis(2);
+
+/// A machine that runs under KVM.
+pub struct Session {
+    // Dropped before the machine, whose RAM it uses.
+    vm: Vm,
+    machine: Machine,
+    journal: Journal,
+    clock: HostClock,
+    /// The processor stands right behind the instruction of the last access.
+    at_access: bool,
+    halted: bool,
+    /// The processor has shut down: it has no state worth comparing.
+    shut_down: bool,
+    /// When it was last known to stand at an access, or was placed.
+    placed: Instant,
+    listed: Instant,
+    task_priority: u64,
+    counts: BTreeMap<&'static str, u64>,
+}
+
+impl Session {
+    /// A session at the state of `machine`, whose RAM `vm` uses.
+    pub fn new(
+        mut vm: Vm,
+        machine: Machine,
+        mut journal: Journal,
+        clock: HostClock,
+    ) -> Result<Session, KvmError> {
+        let task_priority = journal.tpr_read(0, 0);
+        vm.load(&machine.cpu.state, task_priority)?;
+        let now = Instant::now();
+        Ok(Session {
+            vm,
+            machine,
+            journal,
+            clock,
+            at_access: true,
+            halted: false,
+            shut_down: false,
+            placed: now,
+            listed: now,
+            task_priority,
+            counts: BTreeMap::new(),
+        })
+    }
+
+    fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    /// Runs until the live world says that it is over.
+    pub fn run(&mut self, progress: &mut dyn FnMut(GuestNs, u64)) -> Result<(), KvmError> {
+        let mut dma = Vec::new();
+        loop {
+            let now = self.clock.now();
+            let pending = self.journal.live.poll(now, 0, &mut dma);
+            self.journal.note_typed();
+            if self.journal.flush_if_due() {
+                progress(self.journal.live.guest_ns(now), self.journal.bytes());
+            }
+            if self.journal.live.end().is_some() {
+                return self.come_to_rest();
+            }
+            let waits = self.deliver(pending, now)?;
+            if self.halted {
+                self.wait(now)?;
+                continue;
+            }
+            self.enter(waits, now)?;
+        }
+    }
+
+    /// Delivers what is pending if the guest can take it now. Gives whether something still waits.
+    fn deliver(&mut self, pending: Pending, now: Tick) -> Result<bool, KvmError> {
+        if pending.nmi && self.vm.takes_nmi()? {
+            self.place()?;
+            if let Some(Interrupt::Nmi) = self.journal.live.interrupt(now, 0, false) {
+                self.journal.arrival(What::Nmi, now);
+                self.vm.nmi()?;
+                self.arrived("nmi");
+            }
+            return Ok(pending.interrupt);
+        }
+        if !pending.interrupt {
+            return Ok(pending.nmi);
+        }
+        if !self.vm.takes_interrupt() && !(self.halted && self.vm.interrupts_on()) {
+            return Ok(true);
+        }
+        let at_access = self.at_access;
+        self.place()?;
+        if let Some(Interrupt::Vector(vector)) = self.journal.live.interrupt(now, 0, true) {
+            self.journal.arrival(What::Interrupt { vector }, now);
+            self.vm.interrupt(vector)?;
+            self.arrived(if at_access {
+                "interrupts_at_accesses"
+            } else {
+                "interrupts_placed"
+            });
+        }
+        Ok(false)
+    }
+
+    fn arrived(&mut self, what: &'static str) {
+        self.count(what);
+        self.halted = false;
+        self.at_access = false;
+        self.placed = Instant::now();
+    }
+
+    /// Writes down where the processor stands, unless that is clear, and what RAM is like if that was not done for a
+    /// while. Only where it is settled.
+    fn place(&mut self) -> Result<(), KvmError> {
+        if !self.at_access {
+            let stand = self.stand()?;
+            self.journal.stand(stand);
+        }
+        if self.listed.elapsed() >= LIST_PERIOD {
+            self.list()?;
+        }
+        Ok(())
+    }
+
+    /// The state at which the processor stands.
+    fn stand(&mut self) -> Result<Stand, KvmError> {
+        let mut state = self.machine.cpu.state;
+        self.vm.store(&self.machine.cpu.memory, &mut state)?;
+        let linear = if state.code64() {
+            state.rip()
+        } else {
+            state.seg_base[seg::CS].wrapping_add(state.rip()) & 0xffff_ffff
+        };
+        Ok(Stand {
+            rip: state.rip(),
+            linear,
+            general: compare::general_hash_of(&state),
+            vector: compare::vector_hash(&state),
+            elapsed_ns: self.placed.elapsed().as_nanos() as u64,
+        })
+    }
+
+    /// Writes hashes of what changed in RAM, and the processor's state.
+    fn list(&mut self) -> Result<(), KvmError> {
+        self.count("page_lists");
+        let mut pages = self.vm.take_dirty()?;
+        pages.extend(self.machine.cpu.take_dirty());
+        pages.sort_unstable();
+        pages.dedup();
+        let memory = &self.machine.cpu.memory;
+        let hashes = pages.into_iter().map(|page| {
+            let (whole, unmarked) = compare::page_hashes(memory.page(page as usize));
+            PageHash {
+                page,
+                whole,
+                unmarked,
+            }
+        });
+        let pages = hashes.collect();
+        let mut state = Vec::new();
+        if !self.shut_down {
+            let mut now = self.machine.cpu.state;
+            self.vm.store(memory, &mut now)?;
+            state = bytemuck::bytes_of(&now.canonical()).to_vec();
+        }
+        self.journal.pages(&PageList { state, pages });
+        self.listed = Instant::now();
+        Ok(())
+    }
+
+    /// The guest has halted: waits for what wakes it.
+    fn wait(&mut self, now: Tick) -> Result<(), KvmError> {
+        let interruptible = self.vm.interrupts_on();
+        let live = &mut self.journal.live;
+        let wait = self.clock.stopped(|| live.wait(now, 0, interruptible));
+        // A deadline that is due is looked at again by the loop.
+        if wait == Wait::Ended && self.journal.live.end().is_none() {
+            self.journal.live.finish(EndReason::Halted);
+        }
+        Ok(())
+    }
+
+    /// Lets the guest run.
+    fn enter(&mut self, waits: bool, now: Tick) -> Result<(), KvmError> {
+        let task_priority = self.journal.tpr_read(now, 0);
+        if task_priority != self.task_priority {
+            self.vm.set_task_priority(task_priority);
+            self.task_priority = task_priority;
+        }
+        self.vm.want_window(waits);
+        let stop = self.journal.live.next_stop(now);
+        let longest = if waits { WAITING_SLICE } else { SLICE };
+        self.vm
+            .kick_in(self.clock.host_time(stop - now).min(longest));
+        self.at_access = false;
+        let left = self.vm.enter()?;
+        self.handle(left)
+    }
+
+    /// Does what the guest left for.
+    fn handle(&mut self, left: Left) -> Result<(), KvmError> {
+        let mut left = left;
+        loop {
+            let before = self.journal.accesses();
+            let completes = self.answer(left)?;
+            self.notice_task_priority();
+            if !completes {
+                return Ok(());
+            }
+            left = self.vm.complete()?;
+            if left == Left::Kicked {
+                self.after_access(before)?;
+                return Ok(());
+            }
+        }
+    }
+
+    /// The instruction is complete: its access is where the recording can be compared.
+    fn after_access(&mut self, before: u64) -> Result<(), KvmError> {
+        if self.journal.accesses() == before {
+            return Ok(());
+        }
+        let regs = self.vm.regs()?;
+        let hash = compare::general_hash(&convert::general(&regs), regs.rip, regs.rflags);
+        self.journal.check(hash);
+        self.at_access = true;
+        self.placed = Instant::now();
+        if self.listed.elapsed() >= LIST_PERIOD && self.vm.is_settled()? {
+            self.list()?;
+        }
+        Ok(())
+    }
+
+    /// Answers; gives whether the instruction still has to be completed.
+    fn answer(&mut self, left: Left) -> Result<bool, KvmError> {
+        let now = self.clock.now();
+        match left {
+            Left::In { port, size, count } => {
+                self.count("exits_port");
+                for n in 0..count {
+                    let value = self.journal.pio_read(now, 0, port, size);
+                    let size = usize::from(size);
+                    self.vm.io_data()[n * size..][..size]
+                        .copy_from_slice(&value.to_le_bytes()[..size]);
+                }
+            }
+            Left::Out { port, size, count } => {
+                self.count("exits_port");
+                for n in 0..count {
+                    let mut value = [0; 4];
+                    let bytes = usize::from(size);
+                    value[..bytes].copy_from_slice(&self.vm.io_data()[n * bytes..][..bytes]);
+                    self.journal
+                        .pio_write(now, 0, port, size, u32::from_le_bytes(value));
+                }
+            }
+            Left::Load { gpa, len } => {
+                self.count("exits_mmio");
+                for (size, at, offset) in bus_parts(gpa, 0, len) {
+                    let value = self.journal.mmio_read(now, 0, at, size as u8);
+                    self.vm.mmio_data()[offset..offset + size]
+                        .copy_from_slice(&value.to_le_bytes()[..size]);
+                }
+            }
+            Left::Store { gpa, len } => {
+                self.count("exits_mmio");
+                let data = *self.vm.mmio_data();
+                for (size, at, offset) in bus_parts(gpa, 0, len) {
+                    let mut value = [0; 8];
+                    value[..size].copy_from_slice(&data[offset..offset + size]);
+                    self.journal
+                        .mmio_write(now, 0, at, size as u8, u64::from_le_bytes(value));
+                }
+            }
+            Left::ReadMsr(msr) => {
+                self.count("exits_msr");
+                let value = self
+                    .machine
+                    .cpu
+                    .access_msr(&mut self.journal, now, msr, None);
+                self.vm.answer_msr(value);
+            }
+            Left::WriteMsr(msr, value) => {
+                self.count("exits_msr");
+                let taken = self
+                    .machine
+                    .cpu
+                    .access_msr(&mut self.journal, now, msr, Some(value));
+                self.vm.answer_msr(taken);
+            }
+            other => return self.answer_without_data(other).map(|()| false),
+        }
+        Ok(true)
+    }
+
+    /// What leaves the guest behind an instruction, or without one.
+    fn answer_without_data(&mut self, left: Left) -> Result<(), KvmError> {
+        match left {
+            Left::Halt => {
+                self.count("exits_halt");
+                self.journal.count_access();
+                self.halted = true;
+                self.after_access(self.journal.accesses() - 1)
+            }
+            Left::Shutdown => {
+                self.journal.count_access();
+                self.shut_down = true;
+                self.at_access = true;
+                let why = "the processor shut down (an exception while delivering a double fault)";
+                self.journal
+                    .live
+                    .finish(EndReason::TripleFault(why.to_string()));
+                Ok(())
+            }
+            Left::Kicked => {
+                self.count("kicks");
+                if self.listed.elapsed() >= QUIET_LIST_PERIOD && self.vm.is_settled()? {
+                    self.place()?;
+                    self.placed = Instant::now();
+                }
+                Ok(())
+            }
+            Left::Window => {
+                self.count("windows");
+                Ok(())
+            }
+            Left::TaskPriority => Ok(()),
+            Left::NotEmulated => self.execute_one(),
+            Left::Breakpoint => {
+                let why = "an instruction of the guest raised a debug exit that nobody asked for";
+                self.journal
+                    .live
+                    .finish(EndReason::Unsupported(why.to_string()));
+                Ok(())
+            }
+            other => {
+                self.journal
+                    .live
+                    .finish(EndReason::Unsupported(format!("{other:?}")));
+                Ok(())
+            }
+        }
+    }
+
+    /// The guest may have written CR8 without leaving.
+    fn notice_task_priority(&mut self) {
+        let there = self.vm.task_priority();
+        if there != self.task_priority {
+            self.task_priority = there;
+            let now = self.clock.now();
+            self.journal.tpr_write(now, 0, there);
+        }
+    }
+
+    /// An instruction that KVM cannot execute is executed by the engine, on the processor's state.
+    fn execute_one(&mut self) -> Result<(), KvmError> {
+        self.count("executed_by_the_engine");
+        let now = self.clock.now();
+        let before = self.journal.accesses();
+        let cpu = &mut self.machine.cpu;
+        let mut state = cpu.state;
+        self.vm.store(&cpu.memory, &mut state)?;
+        cpu.state = state;
+        // Whatever was derived from RAM is out of date.
+        cpu.forget_code();
+        cpu.state_changed();
+        cpu.set_tick(now);
+        self.machine.run(&mut self.journal, now + 1, true);
+        match self.machine.cpu.state.activity {
+            activity::SHUTDOWN => {
+                self.shut_down = true;
+                self.at_access = true;
+                return Ok(());
+            }
+            activity::HALTED => {
+                self.machine.cpu.state.activity = activity::RUNNING;
+                self.vm.load(&self.machine.cpu.state, self.task_priority)?;
+                return self.answer_without_data(Left::Halt);
+            }
+            _ => {}
+        }
+        self.vm.load(&self.machine.cpu.state, self.task_priority)?;
+        self.after_access(before)
+    }
+
+    /// The run is over: runs on to a point where nothing is half done, and writes what the machine is like there.
+    fn come_to_rest(&mut self) -> Result<(), KvmError> {
+        while !self.shut_down && !self.vm.is_settled()? {
+            self.vm.want_window(false);
+            self.vm.kick_in(Duration::from_micros(50));
+            self.at_access = false;
+            let left = self.vm.enter()?;
+            self.handle(left)?;
+        }
+        if !self.at_access {
+            let stand = self.stand()?;
+            self.journal.stand(stand);
+        }
+        self.list()
+    }
+
+    /// Takes it apart.
+    pub fn finish(self) -> Result<(Machine, Journal, HostClock, BTreeMap<String, u64>), KvmError> {
+        let Session {
+            mut vm,
+            mut machine,
+            journal,
+            clock,
+            counts,
+            ..
+        } = self;
+        let mut state = machine.cpu.state;
+        vm.store(&machine.cpu.memory, &mut state)?;
+        drop(vm);
+        machine.cpu.state = state;
+        machine.cpu.forget_code();
+        machine.cpu.state_changed();
+        let counts = counts
+            .into_iter()
+            .map(|(name, n)| (name.to_string(), n))
+            .collect();
+        Ok((machine, journal, clock, counts))
+    }
+}

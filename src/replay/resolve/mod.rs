@@ -1,0 +1,581 @@
+//! From an untimed recording to one of ticks: the engine runs it, and finds the tick of everything that came by itself.
+//!
+//! An interrupt stands in an untimed recording with the access after which it came and the state at which it came. The
+//! engine runs from that access with a breakpoint at that RIP, and compares registers at each hit. From equal states
+//! all that follows is equal, so the first place where *everything* is equal is right even where the processor really
+//! stood at a later one. Registers alone may be equal too early, while memory still changes: then a check that comes
+//! later fails (registers at the next access, or the hashes of changed pages), and the resolver goes back to the last
+//! proven point, keeps all places but the last, and takes the next one for that: a search by depth.
+//!
+//! The hashes of changed pages prove a point: registers and RAM are those of the real machine, so that nothing before
+//! it is ever asked again.
+
+mod base;
+mod world;
+
+use super::divergence::Divergence;
+use super::replayer::{ReplayError, disassemble};
+use crate::cpu::run::Exit;
+use crate::cpu::state::{State, activity};
+use crate::cpu::stops::Stops;
+use crate::cpu::world::Interrupt;
+use crate::machine::{Machine, STATE_VERSION, compare, model_from_leaves};
+use crate::tick::{NS_PER_TICK, Tick};
+use crate::trace::{
+    Digest, End, EndReason, Error as TraceError, Event, PageList, Recording, Stand, What, Writer,
+};
+use base::Base;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use thiserror::Error;
+use world::{JournalWorld, Position};
+
+/// Places that are tried for one stretch between two proven points before it is given up.
+const TRIES_MAX: u64 = 20_000;
+/// Ticks that a processor may make in a host nanosecond (a repeated string instruction moves many elements at once).
+const TICKS_PER_NS: u64 = 64;
+/// Between two events of a recording there is no more than this: the recorder stops a guest that does nothing.
+const TICKS_MOST: u64 = 8 << 30;
+/// And without any time having passed.
+const TICKS_LEAST: u64 = 4_000_000;
+
+/// Why an untimed recording cannot be resolved.
+#[derive(Debug, Error)]
+pub enum ResolveError {
+    /// As for any replay.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// The engine does something else than the processor did.
+    #[error("{0}")]
+    Diverged(Box<Divergence>),
+}
+
+impl From<TraceError> for ResolveError {
+    fn from(error: TraceError) -> Self {
+        ReplayError::from(error).into()
+    }
+}
+
+impl From<crate::machine::StateError> for ResolveError {
+    fn from(error: crate::machine::StateError) -> Self {
+        ReplayError::from(error).into()
+    }
+}
+
+/// How resolving went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resolved {
+    /// Length in ticks.
+    pub ticks: Tick,
+    /// Events written.
+    pub events: u64,
+    /// Length of the file in bytes.
+    pub bytes: u64,
+    /// Places where something came by itself and had to be searched.
+    pub placed: u64,
+    /// States that were compared for them.
+    pub candidates: u64,
+    /// Places that were found to be wrong later.
+    pub wrong: u64,
+    /// Pages in which only marks in page tables differed.
+    pub marks: u64,
+}
+
+/// A difference on the way; whether it is one is known when all other places were tried.
+struct Failure {
+    event: u64,
+    divergence: Divergence,
+}
+
+/// Why a run stopped.
+#[derive(PartialEq, Eq)]
+enum Stop {
+    /// At the tick that was asked for.
+    Tick,
+    /// Behind the access that was asked for, or at a difference.
+    Access,
+    /// At the breakpoint.
+    Breakpoint,
+}
+
+/// The end of a stretch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stretch {
+    /// A proven point.
+    Proven,
+    /// The events are used up.
+    Over,
+}
+
+/// What makes ticks of an untimed recording.
+struct Resolver {
+    recording: Arc<Recording>,
+    machine: Machine,
+    world: JournalWorld,
+    base: Base,
+    base_world: Position,
+    writer: Writer,
+    digest_distance: Tick,
+    /// The last digest, so that none is made twice.
+    digested: Option<Tick>,
+    base_digested: Option<Tick>,
+    found: Resolved,
+}
+
+/// Resolves `recording` into a new file at `path`. `statistics` go into its header beside our own; `progress` hears how
+/// much of the events is done, from 0 to 1.
+pub fn resolve(
+    recording: &Arc<Recording>,
+    path: &Path,
+    statistics: &BTreeMap<String, u64>,
+    mut progress: impl FnMut(f64),
+) -> Result<Resolved, ResolveError> {
+    let mut resolver = Resolver::new(recording, path, statistics)?;
+    loop {
+        let stretch = resolver.stretch()?;
+        resolver.commit()?;
+        let total = recording.events().max(1);
+        progress(resolver.world.event() as f64 / total as f64);
+        if stretch == Stretch::Over {
+            return resolver.finish();
+        }
+    }
+}
+
+/// Resolves the untimed recording at `path`, which the result replaces.
+pub fn resolve_in_place(
+    path: &Path,
+    statistics: &BTreeMap<String, u64>,
+    progress: impl FnMut(f64),
+) -> Result<Resolved, ResolveError> {
+    let recording = Arc::new(Recording::open(path)?);
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".resolving");
+    let beside = PathBuf::from(beside);
+    let done = resolve(&recording, &beside, statistics, progress).and_then(|found| {
+        std::fs::rename(&beside, path)
+            .map(|()| found)
+            .map_err(|source| TraceError::Open {
+                path: path.into(),
+                source,
+            })
+            .map_err(Into::into)
+    });
+    if done.is_err() {
+        // Half a file is of no use; the untimed one stays.
+        let _ = std::fs::remove_file(&beside);
+    }
+    done
+}
+
+impl Resolver {
+    fn new(
+        recording: &Arc<Recording>,
+        path: &Path,
+        statistics: &BTreeMap<String, u64>,
+    ) -> Result<Resolver, ResolveError> {
+        let config = recording.config();
+        if config.cpus != 1 || config.ns_per_tick != NS_PER_TICK {
+            let what = format!(
+                "the recording has {} processors and ticks of {} ns; this version resolves one, and {NS_PER_TICK} ns",
+                config.cpus, config.ns_per_tick
+            );
+            return Err(ReplayError::Unsupported(what).into());
+        }
+        let leaves = config.cpuid.iter();
+        let model =
+            model_from_leaves(leaves.map(|l| (l.leaf, l.subleaf, [l.eax, l.ebx, l.ecx, l.edx])));
+        let mut machine = Machine::new(config.ram_bytes, model).map_err(ReplayError::from)?;
+        let memory = &mut machine.cpu.memory;
+        recording.ram(|number, page| memory.write(number << 12, page) == page.len())?;
+        let state = recording.state()?;
+        machine.restore(0, state.version, &state.bytes)?;
+        let mut timed = config.clone();
+        timed.untimed = false;
+        timed.statistics.extend(statistics.clone());
+        let mut writer = Writer::create(path, &timed)?;
+        let memory = &machine.cpu.memory;
+        let numbers: Vec<u64> = (0..memory.pages())
+            .map(|page| memory.page_address(page) >> 12)
+            .collect();
+        writer.ram(numbers, |number, out| {
+            memory.read(number << 12, out);
+        })?;
+        writer.state(STATE_VERSION, &machine.save())?;
+        let base = Base::new(&mut machine).map_err(ReplayError::from)?;
+        let world = JournalWorld::new(recording);
+        Ok(Resolver {
+            recording: recording.clone(),
+            base_world: world.position(),
+            machine,
+            world,
+            base,
+            writer,
+            digest_distance: config.digest_distance_ticks.max(1),
+            digested: None,
+            base_digested: None,
+            found: Resolved::default(),
+        })
+    }
+
+    /// Runs to the next proven point (or the end), with as many tries as it takes.
+    fn stretch(&mut self) -> Result<Stretch, ResolveError> {
+        let mut places: Vec<Tick> = Vec::new();
+        let mut floor = 0;
+        let mut furthest: Option<Failure> = None;
+        for _ in 0..TRIES_MAX {
+            let kept = places.len();
+            let failure = match self.attempt(&mut places, kept, floor)? {
+                Ok(stretch) => {
+                    self.found.placed += places.len() as u64;
+                    return Ok(stretch);
+                }
+                Err(failure) => failure,
+            };
+            if furthest.as_ref().is_none_or(|f| f.event < failure.event) {
+                furthest = Some(failure);
+            }
+            let Some(wrong) = places.pop() else {
+                break;
+            };
+            log::debug!("the place at tick {wrong} is wrong");
+            self.found.wrong += 1;
+            floor = wrong + 1;
+            self.base.restore(&mut self.machine)?;
+            self.world.seek(&self.base_world);
+            self.digested = self.base_digested;
+        }
+        let failure = furthest.expect("whoever comes here has failed");
+        Err(ResolveError::Diverged(Box::new(failure.divergence)))
+    }
+
+    /// One try: the first `kept` places are known, the one after them is searched from `floor` on, further ones freely.
+    fn attempt(
+        &mut self,
+        places: &mut Vec<Tick>,
+        kept: usize,
+        floor: Tick,
+    ) -> Result<Result<Stretch, Failure>, ResolveError> {
+        let mut next = 0;
+        loop {
+            let Some(control) = self.world.next_control()? else {
+                // Answers without the check that follows them belong to an instruction that was not completed.
+                return Ok(Ok(Stretch::Over));
+            };
+            let step = self.reach(control.tick).and_then(|()| {
+                if let What::Stand(stand) = &control.what {
+                    let known = places.get(next).copied().filter(|_| next < kept);
+                    let floor = if next == kept { floor } else { 0 };
+                    let tick = self.place(stand, known, floor)?;
+                    if next == places.len() {
+                        places.push(tick);
+                    }
+                    next += 1;
+                }
+                self.control(&control)
+            });
+            match step {
+                Err(failure) => return Ok(Err(failure)),
+                Ok(true) => return Ok(Ok(Stretch::Proven)),
+                Ok(false) => {}
+            }
+        }
+    }
+
+    /// Runs behind access `accesses`.
+    fn reach(&mut self, accesses: u64) -> Result<(), Failure> {
+        self.world.set_target(accesses);
+        let last = self.machine.tick().saturating_add(TICKS_MOST);
+        while self.world.accesses() < accesses {
+            let before = self.world.accesses();
+            let stop = self.go(last, &Stops::default())?;
+            if self.world.mismatch().is_some() {
+                return Err(self.failure());
+            }
+            if stop == Stop::Tick || self.world.accesses() == before {
+                let replayed = match stop {
+                    Stop::Tick => format!("none for {TICKS_MOST} ticks"),
+                    _ => "a processor that waits".to_string(),
+                };
+                self.world.fail(format!("access {accesses}"), replayed);
+                return Err(self.failure());
+            }
+        }
+        if self.world.accesses() > accesses || self.world.mismatch().is_some() {
+            self.world.fail(
+                format!("{accesses} accesses before its next event"),
+                format!("{} accesses", self.world.accesses()),
+            );
+            return Err(self.failure());
+        }
+        Ok(())
+    }
+
+    /// Runs to a tick or to what stops it; digests on the way are made where they belong.
+    fn go(&mut self, until: Tick, stops: &Stops) -> Result<Stop, Failure> {
+        self.machine.set_stops(stops.clone());
+        let mut pass = true;
+        loop {
+            let now = self.machine.tick();
+            let border = (now / self.digest_distance + 1).saturating_mul(self.digest_distance);
+            let exit = self.machine.run(&mut self.world, until.min(border), pass);
+            let now = self.machine.tick();
+            if now == border {
+                self.digest();
+                pass = false;
+            }
+            match exit {
+                Exit::Breakpoint => return Ok(Stop::Breakpoint),
+                Exit::Ended | Exit::Idle => return Ok(Stop::Access),
+                Exit::Tick if now >= until => return Ok(Stop::Tick),
+                Exit::Tick => pass = false,
+                Exit::Watchpoint(_) | Exit::Event(_) => {}
+            }
+        }
+    }
+
+    /// Adds a digest of the machine here, once a tick.
+    fn digest(&mut self) {
+        let now = self.machine.tick();
+        if self.digested == Some(now) {
+            return;
+        }
+        self.digested = Some(now);
+        self.base.note_dirty(&self.machine);
+        let state = self.machine.digest();
+        let outputs = self.world.outputs();
+        self.world.push(
+            now,
+            What::Digest(Box::new(Digest {
+                registers: state.registers,
+                pages: state.pages,
+                outputs,
+            })),
+        );
+    }
+
+    /// Puts the machine where a stand says: at a tick that is known, or at the first that fits from `floor` on.
+    fn place(&mut self, stand: &Stand, known: Option<Tick>, floor: Tick) -> Result<Tick, Failure> {
+        self.world.set_target(self.world.accesses() + 1);
+        let start = self.machine.tick();
+        let first = known.unwrap_or(floor.max(start));
+        if first > start && self.go(first, &Stops::default())? != Stop::Tick {
+            return Err(self.nowhere(stand));
+        }
+        if known.is_some() {
+            return Ok(first);
+        }
+        let budget = stand
+            .elapsed_ns
+            .saturating_mul(TICKS_PER_NS)
+            .saturating_add(TICKS_LEAST);
+        let last = start.saturating_add(budget);
+        let stops = Stops::new([stand.linear], []);
+        loop {
+            let here = self.machine.cpu.state.rip() == stand.rip;
+            if here {
+                self.found.candidates += 1;
+                if self.fits(stand) {
+                    return Ok(self.machine.tick());
+                }
+            }
+            // A repeated instruction stays where it is for many ticks.
+            let until = if here { self.machine.tick() + 1 } else { last };
+            match self.go(until, &stops)? {
+                Stop::Breakpoint => {}
+                Stop::Tick if self.machine.tick() < last => {}
+                Stop::Tick | Stop::Access => return Err(self.nowhere(stand)),
+            }
+        }
+    }
+
+    fn fits(&self, stand: &Stand) -> bool {
+        let state = &self.machine.cpu.state;
+        compare::general_hash_of(state) == stand.general
+            && state.activity == activity::RUNNING
+            && compare::vector_hash(state) == stand.vector
+    }
+
+    /// No place fits (any more).
+    fn nowhere(&mut self, stand: &Stand) -> Failure {
+        let recorded = format!("something that arrives at RIP {:#x}", stand.rip);
+        let replayed = match self.world.mismatch() {
+            Some(mismatch) => format!("no such state before {}", mismatch.replayed),
+            None => "no such state before its next access".to_string(),
+        };
+        let divergence = self.divergence(recorded, replayed);
+        self.failure_of(divergence)
+    }
+
+    /// Does what an event says that is no answer. Gives whether the machine's state is proven now.
+    fn control(&mut self, control: &Event) -> Result<bool, Failure> {
+        self.world.pass_control();
+        let now = self.machine.tick();
+        match &control.what {
+            What::Check { registers } => {
+                let ours = compare::general_hash_of(&self.machine.cpu.state) & 0xffff_ffff;
+                if ours != *registers {
+                    self.world.fail(
+                        format!("other registers after access {}", control.tick),
+                        format!("RIP {:#x}", self.machine.cpu.state.rip()),
+                    );
+                }
+            }
+            What::Clock {
+                tsc_offset: guest_ns,
+            } => {
+                let tsc_offset = guest_ns.wrapping_sub(now.wrapping_mul(NS_PER_TICK));
+                self.world.push(now, What::Clock { tsc_offset });
+            }
+            What::Interrupt { vector } => self.deliver(Interrupt::Vector(*vector))?,
+            What::Nmi => self.deliver(Interrupt::Nmi)?,
+            What::Pages { bytes } => {
+                self.prove(bytes)?;
+                return Ok(true);
+            }
+            What::Stand(_) => {}
+            note @ What::ConsoleInput { .. } => self.world.push(now, note.clone()),
+            other => self
+                .world
+                .fail(other.to_string(), "no use for it".to_string()),
+        }
+        match self.world.mismatch() {
+            Some(_) => Err(self.failure()),
+            None => Ok(false),
+        }
+    }
+
+    /// Lets an interrupt be taken at the tick where the machine is.
+    fn deliver(&mut self, interrupt: Interrupt) -> Result<(), Failure> {
+        self.world.arm(interrupt);
+        self.world.set_target(u64::MAX);
+        let now = self.machine.tick();
+        self.go(now + 1, &Stops::default())?;
+        if self.world.is_armed() {
+            self.world.fail(
+                format!("{interrupt:?} delivered here"),
+                "a processor that cannot take it".to_string(),
+            );
+        }
+        match self.world.mismatch() {
+            Some(_) => Err(self.failure()),
+            None => Ok(()),
+        }
+    }
+
+    /// Compares RAM and processor with what the recorder saw; long lists go on in the next events.
+    fn prove(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        let mut list = PageList::default();
+        let mut more = list.add(bytes);
+        while more == Some(true) {
+            more = match self.world.next_control() {
+                Ok(Some(Event {
+                    what: What::Pages { bytes },
+                    ..
+                })) => {
+                    self.world.pass_control();
+                    list.add(&bytes)
+                }
+                _ => None,
+            };
+        }
+        let mut differing = Vec::new();
+        match more {
+            None => differing.push("a list of pages that makes no sense".to_string()),
+            Some(_) => match self.base.compare(&self.machine, &list) {
+                Ok(marks) => self.found.marks += marks,
+                Err(what) => differing.push(what),
+            },
+        }
+        if list.state.len() == size_of::<State>() {
+            let recorded: State = bytemuck::pod_read_unaligned(&list.state);
+            differing.extend(compare::differences(&recorded, &self.machine.cpu.state));
+        } else if !list.state.is_empty() {
+            differing.push("a processor state of another version".to_string());
+        }
+        if differing.is_empty() {
+            return Ok(());
+        }
+        self.world.fail(
+            format!("another state here: {}", differing.join(", ")),
+            "its own".to_string(),
+        );
+        Err(self.failure())
+    }
+
+    fn divergence(&self, recorded: String, replayed: String) -> Divergence {
+        let timed = self.recording.cursor();
+        let mut cursor = timed;
+        let event = self.world.event();
+        cursor.seek(event.saturating_sub(8));
+        let mut last_events = Vec::new();
+        while cursor.position() < event {
+            match cursor.next() {
+                Ok(Some(event)) => {
+                    last_events.push(format!("access {}: {}", event.tick, event.what))
+                }
+                _ => break,
+            }
+        }
+        Divergence {
+            tick: self.machine.tick(),
+            recorded,
+            replayed,
+            last_events,
+            instructions: disassemble(&self.machine),
+        }
+    }
+
+    fn failure_of(&self, divergence: Divergence) -> Failure {
+        Failure {
+            event: self.world.event(),
+            divergence,
+        }
+    }
+
+    /// The difference that the world noted.
+    fn failure(&self) -> Failure {
+        let mismatch = self.world.mismatch().cloned().unwrap_or(world::Mismatch {
+            recorded: "something else".to_string(),
+            replayed: "this".to_string(),
+        });
+        self.failure_of(self.divergence(mismatch.recorded, mismatch.replayed))
+    }
+
+    /// What was found is written, and never asked again.
+    fn commit(&mut self) -> Result<(), ResolveError> {
+        for event in self.world.take_timed() {
+            self.writer.push(&event)?;
+        }
+        self.base.advance(&self.machine);
+        self.base_world = self.world.position();
+        self.base_digested = self.digested;
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Resolved, ResolveError> {
+        let ticks = self.machine.tick();
+        self.digest();
+        for event in self.world.take_timed() {
+            self.writer.push(&event)?;
+        }
+        let end = match self.recording.end() {
+            Some(end) => End {
+                tick: ticks,
+                ..end.clone()
+            },
+            None => End {
+                tick: ticks,
+                reason: EndReason::WriteFailed("the recorder was killed".to_string()),
+                guest_ns: None,
+                wall_ms: 0,
+            },
+        };
+        self.writer.finish(&end)?;
+        self.found.ticks = ticks;
+        self.found.events = self.writer.events();
+        self.found.bytes = self.writer.bytes();
+        Ok(self.found)
+    }
+}
