@@ -95,8 +95,8 @@ const GUESTS: &[(&str, &str, &str, EndReason)] = &[
         EndReason::DebugExit(1)),
     ("counter", "", "", EndReason::DebugExit(2)),
     ("timer", "", "100 ticks\n", EndReason::DebugExit(4)),
-    ("modes", "", MODES, EndReason::DebugExit(6)),
     ("debug", "", "1000 visits, 1000 changes, 13 steps\n", EndReason::DebugExit(5)),
+    ("modes", "", MODES, EndReason::DebugExit(6)),
 ];
 
 #[test]

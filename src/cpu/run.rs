@@ -393,12 +393,11 @@ impl Cpu {
         (op.offset as u64, op.flags)
     }
 
-    /// Sets RIP, cut to 32 bits outside 64-bit mode.
+    /// Sets RIP outside of branches: 16-bit code runs on beyond FFFF, too, and into its segment's limit there.
     #[inline(always)]
     pub(super) fn set_rip_masked(&mut self, rip: u64) {
         let rip = match self.mode {
             super::decode::Mode::Bits64 => rip,
-            // 16-bit code goes on behind FFFFh, if its segment does; only branches are cut to their operand size.
             super::decode::Mode::Bits32 | super::decode::Mode::Bits16 => rip & 0xffff_ffff,
         };
         self.state.set_rip(rip);

@@ -284,7 +284,7 @@ fn segments(rng: &mut Rng, state: &mut State, mode: Mode) {
             state.seg_base[seg::CS] = CODE * PAGE;
         }
     } else {
-        code.selector = (CODE * PAGE >> 4) as u16;
+        code.selector = ((CODE * PAGE) >> 4) as u16;
         state.seg_base[seg::CS] = CODE * PAGE;
     }
 }
@@ -384,7 +384,7 @@ impl Scene {
         Scene {
             ram,
             state,
-            model: CpuModel::native().with_avx(),
+            model: CpuModel::native(),
             bits,
             program,
             noise: rng.u64(..),
