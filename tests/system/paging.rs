@@ -243,7 +243,7 @@ fn outcome(
     let permitted = if user_access {
         user_page && (!write || writable) && !(fetch && no_execute)
     } else if fetch {
-        !no_execute && !(user_page && control.smep)
+        !(no_execute || user_page && control.smep)
     } else {
         let access_prevented = user_page && control.smap && (implicit || !control.ac);
         !access_prevented && (!write || writable || !control.wp)
@@ -560,7 +560,8 @@ fn random_permissions_under_kvm() {
     let mut tally = Tally::default();
     for _ in 0..1500 {
         let sizes = [Leaf::Small, Leaf::Large, Leaf::Huge];
-        // Without hardware, KVM has no 1 GiB pages, no EFLAGS.AC, always NXE, and runs level 3 as a program of the host.
+        // Without hardware, KVM has no 1 GiB pages, no EFLAGS.AC, always NXE, and runs level 3 as a program of the
+        // host.
         let leaf = sizes[random.usize(..if software { 2 } else { 3 })];
         let paging = Paging::Level4(leaf);
         let mut control = Control::from_bits(random.u32(..64));

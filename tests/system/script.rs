@@ -12,10 +12,21 @@
 //! After the instruction all is as before but what the case names and RIP, which stands behind the instruction; any
 //! byte of RAM that has changed and is not named is a failure. `#gp(18)` says that the instruction faults with that
 //! error code: the frame of the handler is checked whole, nothing else may have changed but the stack of level 0.
-//! `int=80` says that this handler was entered with RIP behind the instruction; `halt` and `shutdown` say so.
+//! `int=80` says that this handler was entered with RIP behind the instruction, `irq=80` with RIP at it; `halt` and
+//! `shutdown` say so. `irq=80` and `nmi=2` before make an interrupt wait from outside.
 
 use crate::machine::{self, CODE, HANDLERS, Kind, Machine, Mode, STACKS};
 use retrovisor::cpu::state::{Segment, State, activity, gpr, seg};
+use retrovisor::cpu::world::Interrupt;
+
+/// What arrives from outside before the instruction: `irq=80` or `nmi=2` among the words before.
+fn arrival(word: &str) -> Option<Interrupt> {
+    match word.split_once('=')? {
+        ("irq", vector) => Some(Interrupt::Vector(hex(vector) as u8)),
+        ("nmi", _) => Some(Interrupt::Nmi),
+        _ => None,
+    }
+}
 
 /// One case.
 #[derive(Clone, Copy)]
@@ -60,13 +71,23 @@ impl Case<'_> {
             .collect()
     }
 
+    /// What arrives before the instruction.
+    pub fn arrival(&self) -> Option<Interrupt> {
+        self.before.split_whitespace().find_map(arrival)
+    }
+
     /// The machine that the case starts with.
     pub fn start(&self) -> Machine {
         let mut machine = Machine::new(self.mode);
         let code = self.bytes();
         machine.ram[CODE as usize..CODE as usize + code.len()].copy_from_slice(&code);
         // Plain registers first, then memory, then what is loaded from memory.
-        let words: Vec<(&str, u64)> = self.before.split_whitespace().map(assignment).collect();
+        let words: Vec<(&str, u64)> = self
+            .before
+            .split_whitespace()
+            .filter(|word| arrival(word).is_none())
+            .map(assignment)
+            .collect();
         let selector = |place: &str| machine::register(place).is_some() || is_system(place);
         for &(place, value) in &words {
             if !place.contains('[') && !selector(place) && !place.contains('.') {
@@ -306,12 +327,14 @@ struct Event {
 
 impl Event {
     fn parse(word: &str) -> Option<Event> {
-        if let Some(vector) = word.strip_prefix("int=") {
-            return Some(Event {
-                vector: hex(vector) as u8,
-                code: None,
-                trap: true,
-            });
+        for (prefix, trap) in [("int=", true), ("irq=", false)] {
+            if let Some(vector) = word.strip_prefix(prefix) {
+                return Some(Event {
+                    vector: hex(vector) as u8,
+                    code: None,
+                    trap,
+                });
+            }
         }
         let fault = word.strip_prefix('#')?;
         let (name, code) = match fault.split_once('(') {

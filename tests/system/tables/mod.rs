@@ -1,6 +1,7 @@
 //! The tables, one file an instruction group.
 
 mod control;
+mod external;
 mod far;
 mod flags;
 mod interrupts;
@@ -21,6 +22,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("far", far::CASES),
     ("iret", iret::CASES),
     ("interrupts", interrupts::CASES),
+    ("external", external::CASES),
     ("tasks", tasks::CASES),
     ("vm86", vm86::CASES),
     ("system", system::CASES),
