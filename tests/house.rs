@@ -32,7 +32,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("vm_memory", &["src/memory/", "src/machine/boot/"]),
     ("checkpoints", &["src/timeline/", "checkpoints/"]),
     // Replay: the serial line as seen from outside, and where the local APIC is.
-    ("devices", &["src/record/", "src/replay/world.rs", "devices/"]),
+    ("devices", &["src/record/", "src/replay/world.rs", "src/replay/resolve/world.rs", "devices/"]),
     // Replay: the instructions in a divergence report.
     ("iced_x86", &["src/cpu/", "src/replay/replayer.rs"]),
     ("zstd", &["src/trace/", "checkpoints/", "src/demo/"]),
@@ -331,8 +331,9 @@ fn files_and_lines_can_be_read() {
             wrong.push(format!("{path}: {lines} lines"));
         }
         for (number, line) in text.lines().enumerate() {
-            // rustfmt leaves strings alone, and so do we.
-            if line.chars().count() > COLUMNS_MAX && !line.contains('"') {
+            // rustfmt leaves strings alone, and so do we; and the lines of tables, each of them a case.
+            let free = line.contains('"') || path.starts_with("tests/system/tables/");
+            if line.chars().count() > COLUMNS_MAX && !free {
                 wrong.push(format!(
                     "{path}:{}: more than {COLUMNS_MAX} columns",
                     number + 1

@@ -1,5 +1,5 @@
-//! QCatchSyscalls: GDB's `catch syscall`. The stop reply names the call as it begins, and as it ends where the guest is a
-//! Linux whose memory tells.
+//! QCatchSyscalls: GDB's `catch syscall`. The stop reply names the call as it begins, and as it ends where the
+//! guest is a Linux whose memory tells.
 
 use super::{Answer, Feature};
 use crate::gdb::context::Context;
