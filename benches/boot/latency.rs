@@ -2,7 +2,8 @@
 //! server takes.
 
 use crate::gdb_mi::Gdb;
-use crate::report::Results;
+use crate::packets::Connection;
+use crate::report::{self, Results};
 use crate::samples::Samples;
 use crate::{Failure, Guest, Options, child, ours};
 use std::fs;
@@ -15,6 +16,10 @@ pub const STEP_BACK: &str = "-exec-step-instruction --reverse";
 const RUN_BACK: &str = "-exec-continue --reverse";
 /// Steps in a row, late in the boot.
 const STEPS_IN_A_ROW: usize = 50;
+/// How often a recording that was just made is opened.
+const OPENINGS: usize = 5;
+/// `bs` packets one after the other.
+const PACKETS_IN_A_ROW: usize = 1000;
 /// An address at which nothing is ever executed: a breakpoint there makes a run search all of history.
 const NOWHERE: u64 = 0xffff_8000_dead_0000;
 
@@ -32,8 +37,8 @@ impl Drop for Server {
 }
 
 impl Server {
-    fn start(guest: &Guest, recording: &Path) -> Result<Server, Failure> {
-        let child = child::command(ours::Mode::Serve, guest, recording)?.spawn()?;
+    fn start(mode: ours::Mode, guest: &Guest, recording: &Path) -> Result<Server, Failure> {
+        let child = child::command(mode, guest, recording)?.spawn()?;
         let mut server = Server {
             child,
             address: String::new(),
@@ -104,7 +109,7 @@ pub fn measure(
     results: &mut Results,
 ) -> Result<(), Failure> {
     let opened = Instant::now();
-    let server = Server::start(guest, recording)?;
+    let server = Server::start(ours::Mode::Serve, guest, recording)?;
     let mut gdb = Gdb::start(gdb)?;
     gdb.console(&format!("target remote {}", server.address.trim()))?;
     results.figure(
@@ -122,13 +127,58 @@ pub fn measure(
     );
     steps(&mut gdb, end, options, results)?;
     runs(&mut gdb, end, results)?;
+    executed_early(&mut gdb, end, results)?;
     let peak = server.peak_bytes()?;
     results.figure(
         "server memory at its peak, guest RAM included, MiB",
         peak as f64 / f64::from(1 << 20),
     );
     results.server_memory(beyond(peak));
+    drop((gdb, server));
+    kept(guest, &recording.with_file_name("kept.rvr"), results)
+}
+
+/// A recording that was just made, with the cache that its recorder has filled: how long until it is there at its
+/// end, and the packets of which GDB's reverse-step and reverse-next are made.
+fn kept(guest: &Guest, recording: &Path, results: &mut Results) -> Result<(), Failure> {
+    results.cache(fs::metadata(recording.with_extension("rvx"))?.len());
+    let mut opening = Samples::default();
+    let mut last = None;
+    for _ in 0..OPENINGS {
+        let started = Instant::now();
+        let server = Server::start(ours::Mode::ServeKept, guest, recording)?;
+        opening.push(started.elapsed().as_secs_f64() * 1e3);
+        last = Some(server);
+    }
+    results.latency(report::OPENING, opening);
+    let server = last.ok_or("no server")?;
+    let mut connection = Connection::open(server.address.trim())?;
+    let mut row = Samples::default();
+    for _ in 0..PACKETS_IN_A_ROW {
+        let started = Instant::now();
+        let answer = connection.ask("bs")?;
+        row.push(started.elapsed().as_secs_f64() * 1e3);
+        if !answer.starts_with("T05") {
+            return Err(format!("`bs` is answered with {answer:?}").into());
+        }
+    }
+    results.latency(report::PACKETS, row);
     Ok(())
+}
+
+/// A breakpoint at an instruction of the first tenth of the boot, and reverse-continue from the end.
+fn executed_early(gdb: &mut Gdb, end: u64, results: &mut Results) -> Result<(), Failure> {
+    let early = end / 12;
+    seek(gdb, early)?;
+    gdb.console("hbreak *$pc")?;
+    let name = "reverse-continue to the $pc of early in the boot";
+    let hit = run_back(gdb, end, name, results)?;
+    results.figure("that was last executed at tick", hit as f64);
+    gdb.console("delete")?;
+    match hit {
+        hit if hit >= early => Ok(()),
+        hit => Err(format!("{name} has missed tick {early}: {hit}").into()),
+    }
 }
 
 /// Waits until the server has been through the whole recording once.

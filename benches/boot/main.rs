@@ -7,6 +7,7 @@ mod child;
 mod gdb_mi;
 mod latency;
 mod ours;
+mod packets;
 mod qemu;
 mod qemu_reverse;
 mod qmp;
@@ -33,7 +34,7 @@ struct Options {
     #[arg(long, env = "BENCH_REPETITIONS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     repetitions: u32,
     /// Random positions at which the latency of reverse-stepi is measured
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 100)]
     positions: usize,
     /// Seed of the random positions
     #[arg(long, default_value_t = 1)]
@@ -159,17 +160,24 @@ fn round(
     use ours::Mode;
     use qemu::Mode as Theirs;
     let pairs = [
-        (Theirs::Plain, Mode::Unrecorded),
-        (Theirs::Record, Mode::Record),
-        (Theirs::Replay, Mode::Verify),
+        (Some(Theirs::Plain), Mode::Unrecorded),
+        (Some(Theirs::Record), Mode::Record),
+        (None, Mode::Kept),
+        (Some(Theirs::Replay), Mode::Verify),
+        (None, Mode::Pass),
     ];
     for (theirs, ours) in pairs {
-        if let Some(qemu) = qemu {
+        if let (Some(theirs), Some(qemu)) = (theirs, qemu) {
             let run = qemu.run(theirs)?;
             note(&format!("  QEMU {:<18} {run}", theirs.name()));
             results.add(theirs.name(), true, run)?;
         }
-        let run = child::ours(ours, guest, scratch, recording)?;
+        // A recording of its own, so that the pass does not find its cache.
+        let file = match ours {
+            Mode::Kept => &recording.with_file_name("kept.rvr"),
+            _ => recording,
+        };
+        let run = child::ours(ours, guest, scratch, file)?;
         note(&format!("  retrovisor {:<12} {run}", ours.name()));
         results.add(ours.name(), false, run)?;
     }

@@ -149,7 +149,7 @@ impl Qemu {
             wall_s,
             cpu_s: processor_time()? - cpu_before,
             instructions,
-            checksum: checksum(&self.console())?,
+            checksum: Some(checksum(&self.console())?),
         })
     }
 }

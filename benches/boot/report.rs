@@ -26,6 +26,11 @@ impl Series {
     }
 }
 
+/// What latencies are called that goals are about.
+pub const OPENING: &str = "opening a recording just made at its end";
+/// See [`OPENING`].
+pub const PACKETS: &str = "`bs` packets in a row, from the end";
+
 /// A goal of the project and where we are.
 struct Goal {
     what: &'static str,
@@ -51,6 +56,7 @@ pub struct Results {
     checksum: Option<String>,
     bytes_without_ram: Option<u64>,
     qemu_log_bytes: Option<u64>,
+    cache_bytes: Option<u64>,
     server_mib: Option<f64>,
 }
 
@@ -70,6 +76,7 @@ impl Results {
             checksum: None,
             bytes_without_ram: None,
             qemu_log_bytes: None,
+            cache_bytes: None,
             server_mib: None,
         }
     }
@@ -92,9 +99,11 @@ impl Results {
 
     /// Adds a run. All guests must have computed the same.
     pub fn add(&mut self, name: &'static str, theirs: bool, run: Run) -> Result<(), Failure> {
-        let checksum = self.checksum.get_or_insert(run.checksum.clone());
-        if *checksum != run.checksum {
-            return Err(format!("{name}: {:?} instead of {checksum:?}", run.checksum).into());
+        if let Some(printed) = run.checksum {
+            let checksum = self.checksum.get_or_insert(printed.clone());
+            if *checksum != printed {
+                return Err(format!("{name}: {printed:?} instead of {checksum:?}").into());
+            }
         }
         let at = self.series.iter().position(|series| series.name == name);
         let at = at.unwrap_or_else(|| {
@@ -129,6 +138,11 @@ impl Results {
         Ok(())
     }
 
+    /// Sets the size of the cache that the recorder has filled.
+    pub fn cache(&mut self, bytes: u64) {
+        self.cache_bytes = Some(bytes);
+    }
+
     /// Adds a number.
     pub fn figure(&mut self, name: &str, value: f64) {
         self.figures.push((name.to_string(), value));
@@ -157,7 +171,71 @@ impl Results {
         ))
     }
 
-    fn goals(&self) -> [Goal; 5] {
+    /// A latency that was measured: its median, or another share.
+    fn waited(&self, name: &str, share: Option<f64>) -> Option<f64> {
+        let (_, samples) = self.latencies.iter().find(|(known, _)| known == name)?;
+        match share {
+            None => samples.median(),
+            Some(share) => samples.quantile(share),
+        }
+    }
+
+    /// What the timeline is to reach.
+    fn timeline_goals(&self) -> [Goal; 9] {
+        let ms = |what, value, at_most| Goal {
+            what,
+            value,
+            at_most,
+            unit: " ms",
+        };
+        let step = "reverse-stepi at random ticks";
+        let never = "reverse-continue, breakpoint never hit";
+        [
+            Goal {
+                what: "first pass / replay, processor time",
+                value: self.ratio("first pass", "verify").map(|ratio| ratio.1),
+                at_most: 1.3,
+                unit: "",
+            },
+            Goal {
+                what: "cost of the cache over recording without",
+                value: self
+                    .ratio("record+cache", "record")
+                    .map(|ratio| (ratio.0 - 1.0) * 100.0),
+                at_most: 15.0,
+                unit: " %",
+            },
+            Goal {
+                what: "the cache",
+                value: self.cache_bytes.map(|bytes| bytes as f64 / 1e6),
+                at_most: 200.0,
+                unit: " MB",
+            },
+            ms("opening at the end", self.waited(OPENING, None), 300.0),
+            ms("reverse-stepi, median", self.waited(step, None), 10.0),
+            ms(
+                "reverse-stepi, 99th percentile",
+                self.waited(step, Some(0.99)),
+                60.0,
+            ),
+            ms("1000 `bs` in a row, each", self.waited(PACKETS, None), 1.0),
+            ms(never, self.waited(never, None), 300.0),
+            ms(
+                "random seeks, median",
+                self.waited("seek to a random tick", None),
+                30.0,
+            ),
+        ]
+    }
+
+    fn goals(&self) -> Vec<Goal> {
+        self.general_goals()
+            .into_iter()
+            .chain(self.timeline_goals())
+            .collect()
+    }
+
+    fn general_goals(&self) -> [Goal; 5] {
         let step = self
             .latencies
             .iter()
@@ -209,6 +287,12 @@ impl Results {
                 "plain TCG",
             ),
             ("ours: recording / unrecorded", "record", "unrecorded"),
+            (
+                "ours: recording with / without cache",
+                "record+cache",
+                "record",
+            ),
+            ("ours: first pass / replay", "first pass", "verify"),
             ("ours: replay / unrecorded", "verify", "unrecorded"),
             ("QEMU: rr=record / plain TCG", "rr=record", "plain TCG"),
             ("QEMU: rr=replay / plain TCG", "rr=replay", "plain TCG"),
