@@ -226,6 +226,8 @@ fn hold(timeline: &mut Timeline, program: &Path, file: &str, known: &[(&str, Str
     assert!(wanted.len() > 3, "{file}");
     let commands: Vec<String> = wanted.iter().map(|(c, _)| c.to_string()).collect();
     let text = gdb(timeline, program, &commands);
+    // What GDB says of its own end is no command's.
+    let text = text.replace("[Inferior 1 (process 1) detached]\n", "");
     let got = parts(&text);
     let mut names = Names::new();
     for ((command, wanted), (_, got)) in wanted.iter().zip(&got) {

@@ -28,7 +28,16 @@ use crate::trace::{EndReason, Recording};
 /// The guest's clock: the same every time, so that the demonstration is.
 pub const RTC: u64 = 1_767_225_600;
 /// GDB's commands beyond those of the server.
-const BINDINGS: &str = include_str!("../../gdb-scripts/retrovisor.py");
+const BINDINGS: [(&str, &str); 2] = [
+    (
+        "retrovisor.py",
+        include_str!("../../gdb-scripts/retrovisor.py"),
+    ),
+    (
+        "retrovisor_commands.py",
+        include_str!("../../gdb-scripts/retrovisor_commands.py"),
+    ),
+];
 
 /// GDB's commands, given what `target remote` takes.
 pub type Session = Box<dyn Fn(&str) -> Vec<String>>;
@@ -68,8 +77,10 @@ pub fn run(arguments: &DemoArguments) -> Result<ExitCode> {
     let Some(scene) = scene else {
         return Ok(ExitCode::FAILURE);
     };
-    fs::write(directory.join("retrovisor.py"), BINDINGS)
-        .with_context(|| format!("{}: cannot be written to", directory.display()))?;
+    for (name, text) in BINDINGS {
+        fs::write(directory.join(name), text)
+            .with_context(|| format!("{}: cannot be written to", directory.display()))?;
+    }
     let quit = serve::quit_on_signals()?;
     let mut timeline = serve::open(
         Arc::new(Recording::open(&scene.recording)?),

@@ -152,16 +152,17 @@ impl Cpu {
     fn exception_delivered(&mut self, rip: u64, fault: Fault) {
         self.event_at.1 = self.tick() + 1;
         let Fault {
-            vector,
+            vector: number,
             code,
             address,
         } = fault;
         self.event(
             rip,
             Event::Exception {
-                vector,
+                vector: number,
                 code,
-                address,
+                // For #DB it is the causes.
+                address: if number == vector::PF { address } else { 0 },
             },
         );
     }

@@ -439,8 +439,9 @@ impl Cpu {
 
     /// Runs the instruction that EFLAGS.RF is set for: as in blocks, but without looking at breakpoints.
     fn resume(&mut self) -> Option<Exit> {
-        if self.at_breakpoint() {
-            return Some(Exit::Breakpoint);
+        // The debugger's breakpoints hit at every iteration of a repetition.
+        if !self.stops.is_empty() && self.stops.is_breakpoint(self.linear_rip()) {
+            return self.step();
         }
         self.run_single()
     }

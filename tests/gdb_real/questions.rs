@@ -231,6 +231,7 @@ fn the_examples_in_the_help_can_be_typed() {
         let path = std::env::temp_dir().join(format!("rv-examples-{}.py", std::process::id()));
         let lines = "\
 import gdb
+from retrovisor_commands import TABLE
 TABLE.refresh()
 for command in TABLE.commands.values():
     text = gdb.execute('help rv ' + command['name'], to_string=True)

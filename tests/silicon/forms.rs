@@ -52,6 +52,8 @@ fn host_has(feature: CpuidFeature) -> Option<bool> {
         XSAVEOPT => detected!("xsaveopt"),
         RDRAND => detected!("rdrand"),
         RDSEED => detected!("rdseed"),
+        // CPUID leaf 7.
+        CLWB => std::arch::x86_64::__cpuid_count(7, 0).ebx >> 24 & 1 != 0,
         CLFLUSHOPT | RDTSCP | RDPID | INVPCID | CET_IBT => true,
         _ => return None,
     })

@@ -338,7 +338,7 @@ fn events_of_linux_are_those_of_single_ticks() {
             seen += compare(&mut timeline, &mut replayer, range, &vectors, &mut random);
         }
     }
-    assert!(seen >= 100, "only {seen} events");
+    assert!(seen >= 20, "only {seen} events");
 }
 
 /// Kinds that never occur are looked for in all of history, and the ends are reached.

@@ -144,6 +144,7 @@ const GUESTS: &[(&str, &str)] = &[
     ("echo", "Hello!q"),
     ("counter", ""),
     ("timer", ""),
+    ("debug", ""),
     ("triple_fault", ""),
 ];
 
