@@ -4,7 +4,8 @@
 //! state   what a processor is                  mmu    linear addresses to RAM
 //! decode  bytes to blocks of ops               isa    one file an instruction group
 //! blocks  the cache of decoded blocks          exceptions  delivery of events, far control transfers
-//! run     the loop around blocks, interrupts, budgets
+//! run     the loop around blocks, interrupts,    transfer, task, vm86  call gates, task switches, virtual-8086
+//!         budgets
 //! world   the only door to the outside
 //! ```
 //!

@@ -208,6 +208,14 @@ impl Cpu {
             touched.not_fetched.insert(rip >> 12);
         }
         let block = found?;
+        if !single && self.mode != super::decode::Mode::Bits64 {
+            // SAFETY: just found.
+            let last = self.state.rip() + unsafe { (*block).bytes } as u64 - 1;
+            if last > self.state.seg[super::state::seg::CS].limit as u64 {
+                // Which instruction is the first to lie behind the limit shows when each runs by itself.
+                return self.abort_with(AbortReason::NeedsStep);
+            }
+        }
         if let Some(touched) = &mut self.touched {
             // SAFETY: just found.
             let (key, bytes) = unsafe { ((*block).key, (*block).bytes) };

@@ -88,23 +88,38 @@ impl Engine {
         }
     }
 
-    /// Runs at most `ticks` ticks and the delivery of traps that wait then, or until the processor halts or shuts
-    /// down.
-    pub fn run(&mut self, machine: &Machine, ticks: Tick, world: &mut Ports) -> Machine {
+    fn load(&mut self, machine: &Machine) {
         self.cpu.memory.write(0, &machine.ram);
         self.cpu.forget_code();
         self.cpu.state = machine.state;
         self.cpu.state_changed();
         self.cpu.set_tick(0);
+    }
+
+    /// Runs whole blocks until the processor halts or shuts down, or for some ticks.
+    pub fn run_at_once(&mut self, machine: &Machine, ticks: Tick, world: &mut Ports) -> Machine {
+        self.load(machine);
+        self.cpu.run(world, ticks, false);
+        self.found(machine)
+    }
+
+    /// Runs at most `ticks` ticks, one by one, and the delivery of traps that wait then, or until the processor halts
+    /// or shuts down.
+    pub fn run(&mut self, machine: &Machine, ticks: Tick, world: &mut Ports) -> Machine {
+        self.load(machine);
         loop {
             let next = self.cpu.tick() + 1;
             let exit = self.cpu.run(world, next, false);
             let halted = self.cpu.state.activity != activity::RUNNING;
             let waits = self.cpu.state.pending_trap != 0;
-            if exit != Exit::Tick || halted || next >= ticks && !waits {
+            if exit != Exit::Tick || (halted || next >= ticks) && !waits {
                 break;
             }
         }
+        self.found(machine)
+    }
+
+    fn found(&self, machine: &Machine) -> Machine {
         let mut ram = vec![0; RAM];
         self.cpu.memory.read(0, &mut ram);
         Machine {

@@ -34,12 +34,21 @@ fn check(name: &str, table: &str, failures: &mut Vec<String>) -> usize {
     let mut count = 0;
     for case in script::cases(table) {
         let start = case.start();
-        let mut world = Ports {
+        let world = || Ports {
             interrupt: case.arrival(),
             ..Ports::default()
         };
-        let end = engine.run(&start, 1, &mut world);
-        let wrong = case.check(&start, &end, world.dead);
+        let mut once = world();
+        let end = engine.run(&start, 1, &mut once);
+        let mut wrong = case.check(&start, &end, once.dead);
+        // Until it halts, tick by tick and in whole blocks.
+        let (mut steps, mut blocks) = (world(), world());
+        let stepped = engine.run(&start, TICKS, &mut steps);
+        let whole = engine.run_at_once(&start, TICKS, &mut blocks);
+        script::compare(&stepped, &whole, &mut wrong);
+        if (steps.dead, &steps.written) != (blocks.dead, &blocks.written) {
+            wrong.push("steps and blocks end differently".to_string());
+        }
         if !wrong.is_empty() {
             failures.push(format!(
                 "{name}: {}\n    {}",

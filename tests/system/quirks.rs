@@ -61,6 +61,7 @@ const QUIRKS: &[Quirk] = &[
     row(true, "32", &["0f 01 f8"], "", "SWAPGS outside 64-bit mode"),
     row(true, "real", &["cd 80"], "fl=302", "INT with TF set traps"),
     row(true, "p32", &["0f 22 c0"], "cr4=10", "no 32-bit paging"),
+    row(true, "p32", &["0f 22 d8"], "cr0=80000031", "no 32-bit paging"),
     row(true, "l64", &["0f 22 c0"], "rax=18", "reserved bits of CR0 are dropped"),
     row(true, "l64", &["0f 22 e0"], "rax=1", "reserved bits of CR4 are dropped"),
     row(true, "", &["0f 05", "0f 07", "48 0f 07"], "", "SYSCALL and SYSRET go elsewhere"),

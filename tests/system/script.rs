@@ -278,6 +278,7 @@ fn slot<'a>(state: &'a mut State, name: &str) -> &'a mut u64 {
         "sysenter_eip" => &mut state.sysenter[2],
         "pat" => &mut state.pat,
         "tsc_aux" => &mut state.tsc_aux,
+        "pdpte0" => &mut state.pdpte[0],
         "dr6" => &mut state.dr[6],
         "dr7" => &mut state.dr[7],
         _ => panic!("{name} is no register"),

@@ -33,7 +33,13 @@ l64 | 0f 22 d8 | rax=20018 | cr3=20018
 l64 | 0f 22 d8 | rax=8000000000020000 | #gp(0)
 p32 | 0f 22 d8 | eax=ffffffff | cr3=ffffffff
 # PAE: the page-directory-pointer entries are checked.
-p32 | 0f 22 d8 | eax=9000 cr0=80000031 cr4=20 q[data]=22001 | shutdown
+p32 | 0f 22 d8 | eax=9020 cr0=80000031 cr4=20 cr3=9000 q[data]=22001 pdpte0=22001 q[9020]=22001 | cr3=9020
+p32 | 0f 22 d8 | eax=903f cr0=80000031 cr4=20 cr3=9000 q[data]=22001 pdpte0=22001 q[9020]=22001 | cr3=903f
+p32 | 0f 22 d8 | eax=9020 cr0=80000031 cr4=20 cr3=9000 q[data]=22001 pdpte0=22001 q[9020]=22003 | #gp(0)
+p32 | 0f 22 d8 | eax=9020 cr0=80000031 cr4=20 cr3=9000 q[data]=22001 pdpte0=22001 q[9020]=22001 q[9038]=1e1 | #gp(0)
+p32 | 0f 22 d8 | eax=9020 cr0=80000031 cr4=20 cr3=9000 q[data]=22001 pdpte0=22001 q[9020]=22001 q[9028]=10000000001 \
+    | #gp(0)
+p32 | 0f 22 d8 | eax=9020 cr0=80000031 cr4=20 cr3=9000 q[data]=22001 pdpte0=22001 q[9020]=22001 q[9028]=1e6 | cr3=9020
 # CR4
 p32 | 0f 22 e0 | eax=30 | cr4=30
 p32 | 0f 22 e0 | eax=80000000 | #gp(0)

@@ -51,6 +51,9 @@ p32 | b8 01 00 00 00 | q[gdt+100]=00419b0000000004 cs=100 | eax=1
 p32 | b8 01 00 00 00 | q[gdt+100]=00419b0000000003 cs=100 | #gp(0)
 p32 | ff e0 | eax=10080 q[gdt+100]=00419b000000007f cs=100 | #gp(0)
 real | eb fe | | rip=0
+real | b8 01 00 | cs=0 rip=fffe w[fffe]=01b8 b[10000]=0 | #gp
+real | 90 b8 01 00 | cs=0 rip=fffd b[fffd]=90 w[fffe]=01b8 b[10000]=0 | rip=fffe
+real | 90 90 | cs=0 rip=ffff b[ffff]=90 b[10000]=90 | rip=10000
 # Linear addresses wrap at 4 GiB.
 p32 | a0 00 a0 00 00 | ds.base=fffff000 b[data]=5a | eax=5a
 # Long mode: no limits, but addresses are canonical.
