@@ -320,7 +320,6 @@ fn template(root: u64) -> State {
     state.cr0 = cr0::PE | cr0::MP | cr0::ET | cr0::NE | cr0::WP | cr0::AM | cr0::PG;
     state.cr3 = root;
     state.cr4 = cr4::PAE
-        | cr4::DE
         | cr4::PGE
         | cr4::OSFXSR
         | cr4::OSXMMEXCPT

@@ -55,6 +55,8 @@ fn host_has(feature: CpuidFeature) -> Option<bool> {
         // CPUID leaf 7.
         CLWB => std::arch::x86_64::__cpuid_count(7, 0).ebx >> 24 & 1 != 0,
         CLFLUSHOPT | RDTSCP | RDPID | INVPCID | CET_IBT => true,
+        // Hints, and what does nothing or is undefined while shadow stacks are off.
+        CLDEMOTE | CET_SS => true,
         _ => return None,
     })
 }

@@ -560,5 +560,6 @@ fn sequences_do_what_they_do_on_the_host() {
     println!("faults by vector: {ends:?}");
     // Sequences that end after a few instructions would prove nothing that single ones do not.
     assert!(executed >= 20 * bench.cases, "sequences are cut short");
+    assert_eq!(missing, 0, "sequences meet what the engine lacks");
     assert!(examples.is_empty(), "sequences differ");
 }

@@ -176,6 +176,11 @@ fn report(bits: u32, tallies: &[(Code, Tally)], skipped: &BTreeMap<String, Vec<C
     );
     std::fs::write(&path, list).expect("the target directory can be written");
     println!("coverage list: {path}");
+    assert!(
+        missing.is_empty(),
+        "not in the engine: {}",
+        missing.join(" ")
+    );
     assert!(never.is_empty(), "never compared: {}", never.join(" "));
     assert!(differing.is_empty(), "differ: {}", differing.join(" "));
 }
