@@ -50,6 +50,7 @@ pub mod index {
     pub const GS_BASE: u32 = 0xc000_0101;
     pub const KERNEL_GS_BASE: u32 = 0xc000_0102;
     pub const TSC_AUX: u32 = 0xc000_0103;
+    pub const AMD_SYSCFG: u32 = 0xc001_0010;
     pub const AMD_HWCR: u32 = 0xc001_0015;
     pub const AMD_NB_CFG: u32 = 0xc001_001f;
 }
@@ -114,7 +115,7 @@ impl Cpu {
     fn has_msr(&self, msr: u32) -> bool {
         let leaf7 = self.model.exact(7, 0);
         match msr {
-            AMD_HWCR | AMD_NB_CFG => self.features.amd,
+            AMD_SYSCFG | AMD_HWCR | AMD_NB_CFG => self.features.amd,
             PLATFORM_ID | FEATURE_CONTROL | MISC_ENABLE | BIOS_UPDT_TRIG => !self.features.amd,
             TSC_ADJUST => leaf7[1] >> 1 & 1 != 0,
             index::ARCH_CAPABILITIES => leaf7[3] >> 29 & 1 != 0,
@@ -141,7 +142,7 @@ impl Cpu {
                     None => self.general_protection(),
                 };
             }
-            PLATFORM_ID | BIOS_SIGN_ID | MCG_CAP | MCG_STATUS | AMD_NB_CFG => 0,
+            PLATFORM_ID | BIOS_SIGN_ID | MCG_CAP | MCG_STATUS | AMD_SYSCFG | AMD_NB_CFG => 0,
             AMD_HWCR => HWCR_VALUE,
             // Locked, virtualisation off.
             FEATURE_CONTROL => 1,
@@ -243,6 +244,7 @@ impl Cpu {
             // AMD's northbridge has nothing to configure.
             PRED_CMD | BIOS_UPDT_TRIG | BIOS_SIGN_ID | MCG_STATUS | AMD_NB_CFG => return true,
             AMD_HWCR => return value == HWCR_VALUE,
+            AMD_SYSCFG => return value == 0,
             _ => match fixed_slot(msr) {
                 Some(slot) if valid_types(value) => &mut s.mtrr.fixed[slot],
                 _ => return false,

@@ -1,6 +1,7 @@
 //! The tables, one file an instruction group.
 
 mod control;
+mod debug;
 mod external;
 mod far;
 mod flags;
@@ -27,6 +28,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("vm86", vm86::CASES),
     ("system", system::CASES),
     ("control", control::CASES),
+    ("debug", debug::CASES),
     ("query", query::CASES),
     ("flags", flags::CASES),
     ("io", io::CASES),
