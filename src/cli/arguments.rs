@@ -199,7 +199,7 @@ pub struct DemoArguments {
 pub enum Accel {
     /// The engine: works everywhere
     Emulate,
-    /// The host's processor (not in this version)
+    /// The host's processor, through /dev/kvm
     Kvm,
 }
 

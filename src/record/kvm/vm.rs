@@ -8,6 +8,7 @@ use super::error::{KvmError, call};
 use super::ioctl;
 use super::kick::Kicker;
 use crate::cpu::cpuid::{CpuModel, Leaf};
+use crate::cpu::flags::bits;
 use crate::cpu::state::State;
 use crate::memory::{HIGH_RAM, Memory, PAGE_BYTES, PCI_HOLE};
 use kvm_bindings::*;
@@ -497,13 +498,18 @@ impl Vm {
             .map_err(|e| io::Error::from_raw_os_error(e.errno()))
     }
 
-    /// Sets the general registers.
-    pub fn set_regs(&mut self, regs: &kvm_regs) -> Result<(), KvmError> {
-        if self.sync {
-            self.vcpu.sync_regs_mut().regs = *regs;
+    /// Clears RFLAGS.RF before something is delivered. The host's own page faults leave it set, which the frame on the
+    /// guest's stack would show; the engine never has it set between instructions.
+    pub fn clear_resume_flag(&mut self) -> Result<(), KvmError> {
+        let mut regs = self.regs()?;
+        if regs.rflags & bits::RF == 0 {
+            return Ok(());
         }
-        self.vcpu
-            .set_regs(regs)
-            .map_err(call("cannot set the processor's registers"))
+        regs.rflags &= !bits::RF;
+        if self.sync {
+            self.vcpu.sync_regs_mut().regs = regs;
+        }
+        let set = self.vcpu.set_regs(&regs);
+        set.map_err(call("cannot set the processor's registers"))
     }
 }
