@@ -32,7 +32,9 @@ const PLACES: &[(&str, &[&str])] = &[
     ("vm_memory", &["src/memory/", "src/machine/boot/"]),
     ("checkpoints", &["src/timeline/", "checkpoints/"]),
     // Replay: the serial line as seen from outside, and where the local APIC is.
-    ("devices", &["src/record/", "src/replay/world.rs", "devices/"]),
+    ("devices", &["src/record/", "src/replay/world.rs", "src/replay/resolve/world.rs", "devices/"]),
+    ("kvm_ioctls", &["src/record/kvm/"]),
+    ("kvm_bindings", &["src/record/kvm/"]),
     // Replay: the instructions in a divergence report.
     ("iced_x86", &["src/cpu/", "src/replay/replayer.rs"]),
     ("zstd", &["src/trace/", "checkpoints/", "src/demo/"]),

@@ -7,7 +7,7 @@
     .equ USER_CODE, 0x33
     .equ TASK, 0x40
     .equ DEMAND, 0x800000           # 8 to 10 MiB: pages of 4 KiB that are not there
-    .equ TICKS, 24
+    .equ TICKS, 8
 
     .globl main
     .type main, @function
