@@ -45,8 +45,8 @@ pub use reader::{EventFrame, Recording, State, Torn};
 pub use statistics::{FrameBytes, Statistics};
 pub use writer::Writer;
 
-/// Version of the file format of recordings that are told by ticks. Any change of what the bytes mean makes it one higher; the test
-/// `a_change_of_the_format_needs_a_new_version` holds this.
+/// Version of the file format of recordings that are told by ticks. Any change of what the bytes mean makes it one
+/// higher; the test `a_change_of_the_format_needs_a_new_version` holds this.
 pub const TRACE_VERSION: u32 = 1;
 
 /// Version of the format of untimed recordings ([`MachineConfig::untimed`]): event kinds that only they have.

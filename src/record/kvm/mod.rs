@@ -73,8 +73,8 @@ impl Host {
         })
     }
 
-    /// How often hashes of changed pages are taken. Above a second: also where something arrives by itself no more often
-    /// than that, which is less overhead, and more to try when ticks are found.
+    /// How often hashes of changed pages are taken. Above a second: no more often even where something arrives by
+    /// itself, which is less overhead, and more to try when ticks are found.
     pub fn set_list_period(&mut self, period: Duration) {
         self.list_period = period;
     }
@@ -91,7 +91,8 @@ impl Host {
         match self.slowdown {
             1 => format!("KVM: {tsc}"),
             n => format!(
-                "KVM: {tsc}; this host's KVM executes the guest's kernel by software, guest time passes {n} times slower"
+                "KVM: {tsc}; this host's KVM executes the guest's kernel by software, guest time passes {n} times \
+                 slower"
             ),
         }
     }

@@ -113,7 +113,8 @@ impl Session {
         if !pending.interrupt {
             return Ok(pending.nmi);
         }
-        if !self.vm.takes_interrupt() && !(self.halted && self.vm.interrupts_on()) {
+        let wakes = self.halted && self.vm.interrupts_on();
+        if !wakes && !self.vm.takes_interrupt() {
             return Ok(true);
         }
         let at_access = self.at_access;
@@ -366,13 +367,6 @@ impl Session {
             }
             Left::TaskPriority => Ok(()),
             Left::NotEmulated => self.execute_one(),
-            Left::Breakpoint => {
-                let why = "an instruction of the guest raised a debug exit that nobody asked for";
-                self.journal
-                    .live
-                    .finish(EndReason::Unsupported(why.to_string()));
-                Ok(())
-            }
             other => {
                 self.journal
                     .live

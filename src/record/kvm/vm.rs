@@ -15,7 +15,6 @@ use kvm_bindings::*;
 use kvm_ioctls::{
     Cap, Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, SyncReg, VcpuFd, VmFd,
 };
-use std::io;
 use std::time::Duration;
 
 /// Where KVM may put three pages of its own on Intel processors that need them: in the hole, away from all devices.
@@ -46,8 +45,6 @@ pub enum Left {
     Kicked,
     /// The guest changed CR8.
     TaskPriority,
-    /// An instruction that we replaced by a breakpoint.
-    Breakpoint,
     /// An instruction that KVM cannot execute.
     NotEmulated,
     /// Something that should not be.
@@ -428,7 +425,6 @@ impl Vm {
                 KVM_EXIT_IRQ_WINDOW_OPEN => Left::Window,
                 KVM_EXIT_INTR => Left::Kicked,
                 KVM_EXIT_SET_TPR => Left::TaskPriority,
-                KVM_EXIT_DEBUG => Left::Breakpoint,
                 KVM_EXIT_INTERNAL_ERROR => {
                     let internal = run.__bindgen_anon_1.internal;
                     if internal.suberror == KVM_INTERNAL_ERROR_EMULATION {
@@ -485,17 +481,6 @@ impl Vm {
             }
         }
         Ok(pages)
-    }
-
-    /// Whether breakpoints that we put into the guest's code leave it.
-    pub fn watch_breakpoints(&mut self) -> io::Result<()> {
-        let debug = kvm_guest_debug {
-            control: KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP,
-            ..kvm_guest_debug::default()
-        };
-        self.vcpu
-            .set_guest_debug(&debug)
-            .map_err(|e| io::Error::from_raw_os_error(e.errno()))
     }
 
     /// Clears RFLAGS.RF before something is delivered. The host's own page faults leave it set, which the frame on the

@@ -100,7 +100,9 @@ struct Place {
 
 /// The hash of the vector registers, made anew where they changed only.
 #[derive(Default)]
-struct VectorHash(Option<(Box<(X87, [Vector; 16], u32)>, u64)>);
+struct VectorHash(Option<(Box<VectorRegisters>, u64)>);
+
+type VectorRegisters = (X87, [Vector; 16], u32);
 
 impl VectorHash {
     fn of(&mut self, state: &State) -> u64 {
