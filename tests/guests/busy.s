@@ -1,7 +1,7 @@
-# A loop in ring 0 in which every register repeats while memory changes, interrupted by the timer 60 times. The handler
-# mixes what the loop has counted into `sum`, so that the end shows where each interrupt came. Reads a letter first: with
-# `s` the count is also seen in EAX when the handler ends the interrupt, with `h` in memory only. Prints `sum` in hex and
-# ends with exit status 13.
+# A loop in ring 0 in which every register repeats while memory changes, interrupted by the timer 60 times. The
+# handler mixes what the loop has counted into `sum`, so that the end shows where each interrupt came. Reads a letter
+# first: with `s` the count is also seen in EAX when the handler ends the interrupt, with `h` in memory only. Prints
+# `sum` in hex and ends with exit status 13.
     .globl main
     .type main, @function
 main:
