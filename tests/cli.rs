@@ -166,7 +166,11 @@ fn a_recording_that_cannot_begin_is_refused_in_one_line_and_leaves_what_was_ther
         "cannot read the initrd",
     );
     with(&["--kernel", &hello, "--initrd", &path("huge")], "initrd");
-    with(&["--kernel", &hello, "--accel", "kvm"], "--accel kvm");
+    // Whether there is KVM or not.
+    with(
+        &["--kernel", &hello, "--accel", "kvm", "--ticks", "9"],
+        "--accel kvm",
+    );
     with(
         &["--kernel", &hello, "--console", &path("no/such/file")],
         "cannot write the console",

@@ -33,6 +33,8 @@ const PLACES: &[(&str, &[&str])] = &[
     ("checkpoints", &["src/timeline/", "checkpoints/"]),
     // Replay: the serial line as seen from outside, and where the local APIC is.
     ("devices", &["src/record/", "src/replay/world.rs", "src/replay/resolve/world.rs", "devices/"]),
+    ("kvm_ioctls", &["src/record/kvm/"]),
+    ("kvm_bindings", &["src/record/kvm/"]),
     // Replay: the instructions in a divergence report.
     ("iced_x86", &["src/cpu/", "src/replay/replayer.rs"]),
     ("zstd", &["src/trace/", "checkpoints/", "src/demo/"]),

@@ -249,7 +249,7 @@ pub struct DemoArguments {
 pub enum Accel {
     /// The engine: works everywhere
     Emulate,
-    /// The host's processor (not in this version)
+    /// The host's processor, through /dev/kvm
     Kvm,
 }
 

@@ -166,6 +166,16 @@ fn describe(file: &Path, recording: &Recording, statistics: &Statistics) -> Stri
             .collect();
         let _ = writeln!(text, "{name:<13} {value}");
     }
+    if let Some(end) = &statistics.end
+        && !end.statistics.is_empty()
+    {
+        text += "under KVM\n";
+        for (name, count) in &end.statistics {
+            let name: String = name.chars().filter(|c| !c.is_control()).collect();
+            let _ = writeln!(text, "  {name:<24} {:>13}", thousands(*count));
+        }
+        text += "events by kind\n";
+    }
     for (kind, count) in &statistics.events {
         let _ = writeln!(text, "  {kind:<16} {:>13}", thousands(*count));
     }

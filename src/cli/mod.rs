@@ -111,7 +111,15 @@ fn start_logging(verbose: u8) {
 
 /// Opens a recording, and says in one line what is missing of it.
 fn open(path: &Path) -> Result<Arc<Recording>> {
-    let recording = Recording::open(path)?;
+    let mut recording = Recording::open(path)?;
+    if recording.config().untimed {
+        output::note(&format!(
+            "{}: its recorder was killed before the ticks of its events were found; they are now",
+            path.display()
+        ));
+        record::resolve(path)?;
+        recording = Recording::open(path)?;
+    }
     if let Some(torn) = recording.torn() {
         output::note(&format!(
             "{}: is not whole ({}); it is used up to tick {}",

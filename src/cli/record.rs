@@ -17,6 +17,8 @@ use super::output::{self, shell_word, thousands};
 use super::progress::Progress;
 use crate::record::console::{Console, OutputOnly, Stdio, catch_signals};
 use crate::record::emulated::{self, Outcome, Plan, RecordError};
+use crate::record::kvm::{self, Host};
+use crate::replay::resolve::{Resolved, resolve_in_place};
 use crate::timeline::cache::CacheOptions;
 use crate::trace::EndReason;
 
@@ -28,8 +30,14 @@ pub fn run(arguments: &RecordArguments, cache: &CacheArguments) -> Result<ExitCo
     let (Some(file), Some(kernel)) = (&arguments.record, &arguments.kernel) else {
         bail!("--record FILE needs --kernel IMAGE");
     };
-    if arguments.accel == Some(Accel::Kvm) {
-        bail!("--accel kvm: this version records with the engine only (--accel emulate)");
+    let host = match arguments.accel {
+        Some(Accel::Kvm) => Some(Host::open().context("--accel kvm")?),
+        Some(Accel::Emulate) | None => None,
+    };
+    if host.is_some() && arguments.ticks.is_some() {
+        bail!(
+            "--ticks N does not go with --accel kvm, where nobody counts while it runs: use --for SECONDS"
+        );
     }
     let image = super::read(kernel, "the kernel image")?;
     let initrd = arguments
@@ -68,7 +76,10 @@ pub fn run(arguments: &RecordArguments, cache: &CacheArguments) -> Result<ExitCo
     // Bars and a console do not share a terminal.
     let quiet = target == ConsoleTarget::Stdio && io::stdout().is_terminal();
     let console = open_console(&target)?;
-    let outcome = record_with_progress(&plan, file, console, &cache.options(), quiet)?;
+    let outcome = match &host {
+        None => record_with_progress(&plan, file, console, &cache.options(), quiet)?,
+        Some(host) => record_under_kvm(host, &plan, file, console, quiet)?,
+    };
     if quiet {
         // The guest may have left the cursor anywhere.
         output::result("\n")?;
@@ -107,6 +118,57 @@ pub fn record_with_progress(
         );
     };
     emulated::record_kept(plan, file, console, &mut keeper, show)
+}
+
+/// Records under KVM, and makes a recording of ticks of it.
+fn record_under_kvm(
+    host: &Host,
+    plan: &Plan,
+    file: &Path,
+    console: Box<dyn Console>,
+    quiet: bool,
+) -> Result<Outcome> {
+    output::note(&host.clock_line());
+    let progress = if quiet {
+        Progress::hidden()
+    } else {
+        Progress::open_ended("recording")
+    };
+    let recorded = kvm::record(host, plan, file, console, |guest_ns, bytes| {
+        progress.set(
+            guest_ns,
+            format!(
+                "{:.1} s of guest time, {:.1} MB",
+                guest_ns as f64 / 1e9,
+                bytes as f64 / 1e6
+            ),
+        );
+    });
+    drop(progress);
+    let (outcome, machine) = recorded?;
+    // Its RAM is not needed for what follows.
+    drop(machine);
+    let found = resolve(file)?;
+    Ok(Outcome {
+        ticks: found.ticks,
+        reason: outcome.reason,
+        guest_ns: outcome.guest_ns,
+        events: found.events,
+        bytes: std::fs::metadata(file)
+            .map(|m| m.len())
+            .unwrap_or(found.bytes),
+        wall: outcome.wall,
+    })
+}
+
+/// Finds the ticks of an untimed recording, which is replaced by what comes of it.
+pub fn resolve(file: &Path) -> Result<Resolved> {
+    const PARTS: u64 = 1000;
+    let progress = Progress::towards(PARTS, "finding ticks");
+    resolve_in_place(file, |done| {
+        progress.set((done * PARTS as f64) as u64, String::new());
+    })
+    .with_context(|| format!("{}: cannot be replayed", file.display()))
 }
 
 /// One line about a recording that was made.

@@ -4,8 +4,9 @@
 //! hidden parts of segment registers that nothing looks at.
 
 use crate::cpu::flags::bits;
-use crate::cpu::state::{State, gpr, rights, seg};
-use crate::memory::PAGE_BYTES;
+use crate::cpu::state::{State, cr0, cr4, efer, gpr, rights, seg};
+use crate::memory::{Memory, PAGE_BYTES};
+use std::collections::BTreeSet;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Flags that are compared: all but those that an instruction may leave undefined, and RF, which lives for a moment.
@@ -50,21 +51,63 @@ pub fn vector_hash(state: &State) -> u64 {
     xxh3_64(&bytes)
 }
 
+/// Hash of a page.
+pub fn page_hash(page: &[u8; PAGE_BYTES]) -> u64 {
+    xxh3_64(page)
+}
+
 /// Hash of a page, and of the page without the marks that a processor leaves in page tables.
 pub fn page_hashes(page: &[u8; PAGE_BYTES]) -> (u64, u64) {
-    (xxh3_64(page), xxh3_64(&*unmarked(page)))
+    (xxh3_64(page), xxh3_64(&unmarked(page)))
 }
 
 /// A page with the accessed and dirty bits of everything cleared that looks like a present page-table entry of 8 bytes.
 /// (A real processor may set A early, and both late.)
-pub fn unmarked(page: &[u8; PAGE_BYTES]) -> Box<[u8; PAGE_BYTES]> {
-    let mut out = Box::new(*page);
+pub fn unmarked(page: &[u8; PAGE_BYTES]) -> [u8; PAGE_BYTES] {
+    let mut out = *page;
     for entry in out.chunks_exact_mut(8) {
         if entry[0] & 1 != 0 {
             entry[0] &= !0x60;
         }
     }
     out
+}
+
+/// The pages that hold page tables now: those that are reached from CR3.
+pub fn table_pages(state: &State, memory: &Memory) -> BTreeSet<u32> {
+    let mut found = BTreeSet::new();
+    if state.cr0 & cr0::PG == 0 {
+        return found;
+    }
+    let long = state.efer & efer::LMA != 0;
+    let (levels, entry_bytes) = match () {
+        () if long => (4, 8),
+        () if state.cr4 & cr4::PAE != 0 => (3, 8),
+        () => (2, 4),
+    };
+    let root = state.cr3 & 0x000f_ffff_ffff_f000;
+    add_tables(root, levels, entry_bytes, memory, &mut found);
+    found
+}
+
+fn add_tables(at: u64, level: u32, entry_bytes: usize, memory: &Memory, found: &mut BTreeSet<u32>) {
+    let Some(page) = memory.page_index(at) else {
+        return;
+    };
+    if !found.insert(page as u32) || level == 1 {
+        return;
+    }
+    for entry in memory.page(page).chunks_exact(entry_bytes) {
+        let mut bytes = [0; 8];
+        bytes[..entry_bytes].copy_from_slice(entry);
+        let entry = u64::from_le_bytes(bytes);
+        // Present, and no large page.
+        let large = entry & 0x80 != 0 && level <= 3;
+        if entry & 1 != 0 && !large {
+            let next = entry & 0x000f_ffff_ffff_f000;
+            add_tables(next, level - 1, entry_bytes, memory, found);
+        }
+    }
 }
 
 /// What differs between two processors, by the manual's names; empty where nothing that counts does.

@@ -164,7 +164,6 @@ pub(super) fn config(plan: &Plan, prepared: &Prepared) -> MachineConfig {
         digest_distance_ticks: DIGEST_DISTANCE,
         ns_per_tick: NS_PER_TICK,
         untimed: false,
-        statistics: Default::default(),
     }
 }
 

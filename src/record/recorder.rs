@@ -137,6 +137,7 @@ impl Recorder {
             reason,
             guest_ns: Some(guest_ns),
             wall_ms,
+            statistics: Default::default(),
         };
         let finished = self.writer.finish(&end);
         match self.failure {

@@ -60,6 +60,11 @@ impl Replayer {
                 config.cpus
             )));
         }
+        if config.untimed {
+            return Err(ReplayError::Unsupported(
+                "the ticks of the recording's events were not found yet".to_string(),
+            ));
+        }
         if config.ns_per_tick != NS_PER_TICK {
             return Err(ReplayError::Unsupported(format!(
                 "the recording has ticks of {} ns; this version replays those of {NS_PER_TICK} ns",

@@ -13,7 +13,6 @@
 //! All numbers are little-endian. The first 56 bytes mean the same in every version, so that any version can say
 //! which one a file needs.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
@@ -137,9 +136,6 @@ pub struct MachineConfig {
     /// Whether events are told by accesses instead of ticks: see the head of `trace`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub untimed: bool,
-    /// How recording on hardware went, for people; empty for the engine.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub statistics: BTreeMap<String, u64>,
 }
 
 impl MachineConfig {

@@ -1,5 +1,6 @@
 //! How a recording ended.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -81,6 +82,9 @@ pub struct End {
     pub guest_ns: Option<GuestNs>,
     /// How long recording took on the host, in milliseconds.
     pub wall_ms: u64,
+    /// How recording on hardware and resolving went: counts by name, for people. Empty for the engine.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub statistics: BTreeMap<String, u64>,
 }
 
 #[cfg(test)]

@@ -317,6 +317,7 @@ impl Writer {
                 reason,
                 guest_ns: None,
                 wall_ms: end.wall_ms,
+                statistics: end.statistics.clone(),
             });
         }
     }

@@ -24,7 +24,6 @@ fn config() -> MachineConfig {
         digest_distance_ticks: 1000,
         ns_per_tick: 8,
         untimed: false,
-        statistics: Default::default(),
     }
 }
 
@@ -104,6 +103,7 @@ fn record(room: usize, cuts: bool) -> (Option<Error>, Vec<u8>) {
                 reason: EndReason::PowerOff,
                 guest_ns: None,
                 wall_ms: 1,
+                statistics: Default::default(),
             };
             let finished = writer.finish(&end);
             assert_eq!(

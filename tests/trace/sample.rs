@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use retrovisor::trace::{
     Accel, CpuidLeaf, Digest, End, EndReason, Error, Event, Identity, KINDS, Kind, MachineConfig,
-    PAGE_BYTES, Recording, What, Writer,
+    PAGE_BYTES, Recording, Stand, What, Writer,
 };
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -93,7 +93,6 @@ pub fn config() -> MachineConfig {
         digest_distance_ticks: 1 << 22,
         ns_per_tick: 8,
         untimed: false,
-        statistics: Default::default(),
     }
 }
 
@@ -103,6 +102,7 @@ pub fn end(tick: u64) -> End {
         reason: EndReason::PowerOff,
         guest_ns: Some(tick * 8),
         wall_ms: 17,
+        statistics: Default::default(),
     }
 }
 
@@ -173,6 +173,22 @@ pub fn random_what(random: &mut Random) -> What {
             pages: u128::from(random.any()),
             outputs: random.any(),
         })),
+        Kind::Check => What::Check {
+            registers: random.any(),
+        },
+        Kind::Stand => What::Stand(Box::new(Stand {
+            rip: random.any(),
+            linear: random.any(),
+            general: random.any(),
+            vector: random.any(),
+            elapsed_ns: random.any(),
+        })),
+        Kind::Pages => {
+            let len = random.below(300) as usize;
+            What::Pages {
+                bytes: random.bytes(len),
+            }
+        }
     }
 }
 

@@ -11,12 +11,14 @@ use thiserror::Error;
 pub enum KvmError {
     /// No device.
     #[error(
-        "there is no /dev/kvm on this machine (no virtualization, or its kernel module is not loaded); --accel emulate works everywhere"
+        "there is no /dev/kvm on this machine (no virtualization, or its kernel module is not loaded); \
+         --accel emulate works everywhere"
     )]
     Missing,
     /// No right to use it.
     #[error(
-        "/dev/kvm may not be opened by this user (it mostly belongs to the group «kvm»); --accel emulate works everywhere"
+        "/dev/kvm may not be opened by this user (it mostly belongs to the group «kvm»); \
+         --accel emulate works everywhere"
     )]
     Forbidden,
     /// The host's kernel is too old or has it switched off.

@@ -9,6 +9,7 @@ use crate::record::live::Live;
 use crate::tick::Tick;
 use crate::trace::EndReason;
 use crate::trace::{End, Error, Event, PageList, Stand, What, Writer};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// How often the file is brought up to date.
@@ -130,12 +131,19 @@ impl Journal {
     }
 
     /// Writes the end. Gives the first failure to write, if there was one.
-    pub fn finish(mut self, reason: EndReason, guest_ns: u64, wall_ms: u64) -> Result<(), Error> {
+    pub fn finish(
+        mut self,
+        reason: EndReason,
+        guest_ns: u64,
+        wall_ms: u64,
+        statistics: BTreeMap<String, u64>,
+    ) -> Result<(), Error> {
         let end = End {
             tick: self.accesses,
             reason,
             guest_ns: Some(guest_ns),
             wall_ms,
+            statistics,
         };
         let finished = self.writer.finish(&end);
         self.failure.map_or(finished, Err)

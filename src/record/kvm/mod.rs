@@ -55,14 +55,28 @@ pub struct KvmOutcome {
 pub struct Host {
     kvm: kvm_ioctls::Kvm,
     slowdown: u32,
+    list_period: Duration,
 }
+
+/// Hashes of changed pages are taken this often at accesses; where something arrives by itself, always.
+const LIST_PERIOD: Duration = Duration::from_millis(10);
 
 impl Host {
     /// Opens KVM and looks how fast it is.
     pub fn open() -> Result<Host, KvmError> {
         let kvm = vm::open()?;
         let slowdown = measure_slowdown(&kvm)?;
-        Ok(Host { kvm, slowdown })
+        Ok(Host {
+            kvm,
+            slowdown,
+            list_period: LIST_PERIOD,
+        })
+    }
+
+    /// How often hashes of changed pages are taken. Above a second: no more often even where something arrives by
+    /// itself, which is less overhead, and more to try when ticks are found.
+    pub fn set_list_period(&mut self, period: Duration) {
+        self.list_period = period;
     }
 
     /// In one line, how the guest's clocks work here.
@@ -77,7 +91,8 @@ impl Host {
         match self.slowdown {
             1 => format!("KVM: {tsc}"),
             n => format!(
-                "KVM: {tsc}; this host's KVM executes the guest's kernel by software, guest time passes {n} times slower"
+                "KVM: {tsc}; this host's KVM executes the guest's kernel by software, guest time passes {n} times \
+                 slower"
             ),
         }
     }
@@ -135,7 +150,7 @@ pub fn record(
     let started = Instant::now();
     // SAFETY: the session holds the machine until the virtual one is dropped, and uses its RAM between runs only.
     let vm = unsafe { Vm::new(&host.kvm, &machine.cpu.memory, machine.cpu.model())? };
-    let mut session = Session::new(vm, machine, journal, clock)?;
+    let mut session = Session::new(vm, machine, journal, clock, host.list_period)?;
     session.run(&mut progress)?;
     let (machine, journal, clock, mut statistics) = session.finish()?;
     let now = clock.now();
@@ -144,7 +159,8 @@ pub fn record(
     let wall = started.elapsed();
     statistics.insert("accesses".to_string(), journal.accesses());
     statistics.insert("guest_slowdown".to_string(), clock.slowdown().into());
-    journal.finish(reason.clone(), guest_ns, wall.as_millis() as u64)?;
+    let wall_ms = wall.as_millis() as u64;
+    journal.finish(reason.clone(), guest_ns, wall_ms, statistics.clone())?;
     let outcome = KvmOutcome {
         reason,
         guest_ns,

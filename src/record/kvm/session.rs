@@ -14,9 +14,6 @@ use crate::trace::{EndReason, PageHash, PageList, Stand, What};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Hashes of changed pages are taken this often where something arrives or an access was made: so much has to be run
-/// again where a place was taken for another.
-const LIST_PERIOD: Duration = Duration::from_millis(20);
 /// Where nothing happens by itself, the guest is stopped for them this often.
 const QUIET_LIST_PERIOD: Duration = Duration::from_millis(200);
 /// The longest stretch in the guest: signals and the console are heard in between.
@@ -39,7 +36,10 @@ pub struct Session {
     /// When it was last known to stand at an access, or was placed.
     placed: Instant,
     listed: Instant,
+    list_period: Duration,
     task_priority: u64,
+    /// Host time inside of the guest.
+    in_guest: Duration,
     counts: BTreeMap<&'static str, u64>,
 }
 
@@ -50,6 +50,7 @@ impl Session {
         machine: Machine,
         mut journal: Journal,
         clock: HostClock,
+        list_period: Duration,
     ) -> Result<Session, KvmError> {
         let task_priority = journal.tpr_read(0, 0);
         vm.load(&machine.cpu.state, task_priority)?;
@@ -64,7 +65,9 @@ impl Session {
             shut_down: false,
             placed: now,
             listed: now,
+            list_period,
             task_priority,
+            in_guest: Duration::ZERO,
             counts: BTreeMap::new(),
         })
     }
@@ -101,6 +104,7 @@ impl Session {
             self.place()?;
             if let Some(Interrupt::Nmi) = self.journal.live.interrupt(now, 0, false) {
                 self.journal.arrival(What::Nmi, now);
+                self.vm.clear_resume_flag()?;
                 self.vm.nmi()?;
                 self.arrived("nmi");
             }
@@ -109,13 +113,15 @@ impl Session {
         if !pending.interrupt {
             return Ok(pending.nmi);
         }
-        if !self.vm.takes_interrupt() && !(self.halted && self.vm.interrupts_on()) {
+        let wakes = self.halted && self.vm.interrupts_on();
+        if !wakes && !self.vm.takes_interrupt() {
             return Ok(true);
         }
         let at_access = self.at_access;
         self.place()?;
         if let Some(Interrupt::Vector(vector)) = self.journal.live.interrupt(now, 0, true) {
             self.journal.arrival(What::Interrupt { vector }, now);
+            self.vm.clear_resume_flag()?;
             self.vm.interrupt(vector)?;
             self.arrived(if at_access {
                 "interrupts_at_accesses"
@@ -133,17 +139,24 @@ impl Session {
         self.placed = Instant::now();
     }
 
-    /// Writes down where the processor stands, unless that is clear, and what RAM is like if that was not done for a
-    /// while. Only where it is settled.
+    /// Writes down where the processor stands, and what RAM is like there, unless the place is clear anyway. Only where
+    /// it is settled.
     fn place(&mut self) -> Result<(), KvmError> {
-        if !self.at_access {
-            let stand = self.stand()?;
-            self.journal.stand(stand);
+        if self.at_access {
+            return Ok(());
         }
-        if self.listed.elapsed() >= LIST_PERIOD {
-            self.list()?;
+        let stand = self.stand()?;
+        self.journal.stand(stand);
+        // A state of registers may come many times in a loop; with RAM it does not. Whoever asked for few lists has
+        // the tries instead.
+        if self.lists_rarely() && self.listed.elapsed() < self.list_period {
+            return Ok(());
         }
-        Ok(())
+        self.list()
+    }
+
+    fn lists_rarely(&self) -> bool {
+        self.list_period > QUIET_LIST_PERIOD
     }
 
     /// The state at which the processor stands.
@@ -217,7 +230,9 @@ impl Session {
         self.vm
             .kick_in(self.clock.host_time(stop - now).min(longest));
         self.at_access = false;
+        let entered = Instant::now();
         let left = self.vm.enter()?;
+        self.in_guest += entered.elapsed();
         self.handle(left)
     }
 
@@ -249,7 +264,7 @@ impl Session {
         self.journal.check(hash);
         self.at_access = true;
         self.placed = Instant::now();
-        if self.listed.elapsed() >= LIST_PERIOD && self.vm.is_settled()? {
+        if self.listed.elapsed() >= self.list_period && self.vm.is_settled()? {
             self.list()?;
         }
         Ok(())
@@ -338,7 +353,9 @@ impl Session {
             }
             Left::Kicked => {
                 self.count("kicks");
-                if self.listed.elapsed() >= QUIET_LIST_PERIOD && self.vm.is_settled()? {
+                if self.listed.elapsed() >= QUIET_LIST_PERIOD.max(self.list_period)
+                    && self.vm.is_settled()?
+                {
                     self.place()?;
                     self.placed = Instant::now();
                 }
@@ -350,13 +367,6 @@ impl Session {
             }
             Left::TaskPriority => Ok(()),
             Left::NotEmulated => self.execute_one(),
-            Left::Breakpoint => {
-                let why = "an instruction of the guest raised a debug exit that nobody asked for";
-                self.journal
-                    .live
-                    .finish(EndReason::Unsupported(why.to_string()));
-                Ok(())
-            }
             other => {
                 self.journal
                     .live
@@ -431,6 +441,7 @@ impl Session {
             journal,
             clock,
             counts,
+            in_guest,
             ..
         } = self;
         let mut state = machine.cpu.state;
@@ -439,10 +450,12 @@ impl Session {
         machine.cpu.state = state;
         machine.cpu.forget_code();
         machine.cpu.state_changed();
-        let counts = counts
-            .into_iter()
-            .map(|(name, n)| (name.to_string(), n))
-            .collect();
+        let named = counts.into_iter().map(|(name, n)| (name.to_string(), n));
+        let mut counts: BTreeMap<String, u64> = named.collect();
+        counts.insert(
+            "microseconds_in_guest".to_string(),
+            in_guest.as_micros() as u64,
+        );
         Ok((machine, journal, clock, counts))
     }
 }

@@ -8,13 +8,13 @@ use super::error::{KvmError, call};
 use super::ioctl;
 use super::kick::Kicker;
 use crate::cpu::cpuid::{CpuModel, Leaf};
+use crate::cpu::flags::bits;
 use crate::cpu::state::State;
 use crate::memory::{HIGH_RAM, Memory, PAGE_BYTES, PCI_HOLE};
 use kvm_bindings::*;
 use kvm_ioctls::{
     Cap, Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, SyncReg, VcpuFd, VmFd,
 };
-use std::io;
 use std::time::Duration;
 
 /// Where KVM may put three pages of its own on Intel processors that need them: in the hole, away from all devices.
@@ -45,8 +45,6 @@ pub enum Left {
     Kicked,
     /// The guest changed CR8.
     TaskPriority,
-    /// An instruction that we replaced by a breakpoint.
-    Breakpoint,
     /// An instruction that KVM cannot execute.
     NotEmulated,
     /// Something that should not be.
@@ -429,7 +427,6 @@ impl Vm {
                 KVM_EXIT_IRQ_WINDOW_OPEN => Left::Window,
                 KVM_EXIT_INTR => Left::Kicked,
                 KVM_EXIT_SET_TPR => Left::TaskPriority,
-                KVM_EXIT_DEBUG => Left::Breakpoint,
                 KVM_EXIT_INTERNAL_ERROR => {
                     let internal = run.__bindgen_anon_1.internal;
                     if internal.suberror == KVM_INTERNAL_ERROR_EMULATION {
@@ -488,24 +485,18 @@ impl Vm {
         Ok(pages)
     }
 
-    /// Whether breakpoints that we put into the guest's code leave it.
-    pub fn watch_breakpoints(&mut self) -> io::Result<()> {
-        let debug = kvm_guest_debug {
-            control: KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP,
-            ..kvm_guest_debug::default()
-        };
-        self.vcpu
-            .set_guest_debug(&debug)
-            .map_err(|e| io::Error::from_raw_os_error(e.errno()))
-    }
-
-    /// Sets the general registers.
-    pub fn set_regs(&mut self, regs: &kvm_regs) -> Result<(), KvmError> {
-        if self.sync {
-            self.vcpu.sync_regs_mut().regs = *regs;
+    /// Clears RFLAGS.RF before something is delivered. The host's own page faults leave it set, which the frame on the
+    /// guest's stack would show; the engine never has it set between instructions.
+    pub fn clear_resume_flag(&mut self) -> Result<(), KvmError> {
+        let mut regs = self.regs()?;
+        if regs.rflags & bits::RF == 0 {
+            return Ok(());
         }
-        self.vcpu
-            .set_regs(regs)
-            .map_err(call("cannot set the processor's registers"))
+        regs.rflags &= !bits::RF;
+        if self.sync {
+            self.vcpu.sync_regs_mut().regs = regs;
+        }
+        let set = self.vcpu.set_regs(&regs);
+        set.map_err(call("cannot set the processor's registers"))
     }
 }

@@ -1,10 +1,10 @@
 //! The point that a resolver goes back to: registers, a copy of all RAM, and what was changed since.
 
 use crate::machine::{Machine, STATE_VERSION, StateError, compare};
-use crate::memory::{Memory, MemoryError, PAGE_BYTES};
+use crate::memory::{Memory, MemoryError, PAGE_BYTES, PAGE_TABLE};
 use crate::tick::Tick;
-use crate::trace::PageList;
-use std::collections::BTreeSet;
+use crate::trace::{PageHash, PageList};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A copy of a machine that follows it from one proven point to the next.
 pub struct Base {
@@ -14,6 +14,19 @@ pub struct Base {
     /// Pages that were dirty at the base: written since the digest before it.
     dirty: Vec<u32>,
     /// Pages written since the base that the machine does not know as dirty any more.
+    taken: BTreeSet<u32>,
+}
+
+/// Pages beyond which no mark is made.
+const MARK_PAGES_MAX: usize = 128;
+
+/// A machine between two bases.
+pub struct Mark {
+    tick: Tick,
+    state: Vec<u8>,
+    /// All pages written since the base.
+    pages: BTreeMap<u32, Box<[u8; PAGE_BYTES]>>,
+    dirty: Vec<u32>,
     taken: BTreeSet<u32>,
 }
 
@@ -65,6 +78,42 @@ impl Base {
         Ok(())
     }
 
+    /// The machine as it is now, to go back to without running from the base; `None` where that is too much to keep.
+    pub fn mark(&self, machine: &Machine) -> Option<Mark> {
+        let written = self.written(machine);
+        if written.len() > MARK_PAGES_MAX {
+            return None;
+        }
+        let pages = written
+            .iter()
+            .map(|&page| (page, Box::new(*machine.cpu.memory.page(page as usize))));
+        Some(Mark {
+            tick: machine.tick(),
+            state: machine.save(),
+            pages: pages.collect(),
+            dirty: machine.cpu.memory.dirty().to_vec(),
+            taken: self.taken.clone(),
+        })
+    }
+
+    /// Puts the machine back to a mark that was made since the base.
+    pub fn restore_mark(&mut self, machine: &mut Machine, mark: &Mark) -> Result<(), StateError> {
+        for page in self.written(machine) {
+            let bytes = match mark.pages.get(&page) {
+                Some(bytes) => bytes,
+                None => self.ram.page(page as usize),
+            };
+            machine.replace_page(page as usize, bytes);
+        }
+        machine.restore(mark.tick, STATE_VERSION, &mark.state)?;
+        machine.cpu.take_dirty();
+        for &page in &mark.dirty {
+            machine.cpu.memory.mark_dirty(page as usize);
+        }
+        self.taken = mark.taken.clone();
+        Ok(())
+    }
+
     /// The machine's state now is proven: the base follows.
     pub fn advance(&mut self, machine: &Machine) {
         for page in self.written(machine) {
@@ -77,28 +126,33 @@ impl Base {
         self.state = machine.save();
     }
 
-    /// Compares RAM with a list of what the recorder saw change since the base. The error says what differs; the
-    /// number, in how many pages only marks of page tables do.
-    pub fn compare(&self, machine: &Machine, list: &PageList) -> Result<u64, String> {
+    /// Compares a page with what the recorder saw. The number is 1 where only marks of page tables differ.
+    pub fn compare_page(&self, machine: &Machine, row: &PageHash) -> Result<u64, String> {
+        if row.page as usize >= machine.cpu.memory.pages() {
+            return Err(format!(
+                "page {:#x}, which the machine does not have",
+                row.page
+            ));
+        }
+        let page = machine.cpu.memory.page(row.page as usize);
+        if compare::page_hash(page) == row.whole {
+            return Ok(0);
+        }
+        let (_, unmarked) = compare::page_hashes(page);
+        if unmarked == row.unmarked && self.is_table(machine, row.page) {
+            return Ok(1);
+        }
+        Err(self.name(row.page, machine))
+    }
+
+    /// Compares RAM with a list of what the recorder saw change since the base. The error says what differs, and in
+    /// which row of the list; the number, in how many pages only marks of page tables do.
+    pub fn compare(&self, machine: &Machine, list: &PageList) -> Result<u64, (usize, String)> {
         let mut written = self.written(machine);
         let mut marks = 0;
-        for row in &list.pages {
-            if row.page as usize >= machine.cpu.memory.pages() {
-                return Err(format!(
-                    "page {:#x}, which the machine does not have",
-                    row.page
-                ));
-            }
+        for (n, row) in list.pages.iter().enumerate() {
             written.remove(&row.page);
-            let page = machine.cpu.memory.page(row.page as usize);
-            let (whole, unmarked) = compare::page_hashes(page);
-            if whole == row.whole {
-                continue;
-            }
-            if unmarked != row.unmarked {
-                return Err(self.name(row.page, machine));
-            }
-            marks += 1;
+            marks += self.compare_page(machine, row).map_err(|what| (n, what))?;
         }
         for page in written {
             let now: &[u8; PAGE_BYTES] = machine.cpu.memory.page(page as usize);
@@ -106,12 +160,21 @@ impl Base {
             if now == before {
                 continue;
             }
-            if compare::unmarked(now) != compare::unmarked(before) {
-                return Err(format!("{} unchanged", self.name(page, machine)));
+            let marks_only = compare::unmarked(now) == compare::unmarked(before);
+            if !marks_only || !self.is_table(machine, page) {
+                let what = format!("{} unchanged", self.name(page, machine));
+                return Err((list.pages.len(), what));
             }
             marks += 1;
         }
         Ok(marks)
+    }
+
+    /// Whether a page holds page tables, where marks may differ.
+    fn is_table(&self, machine: &Machine, page: u32) -> bool {
+        let memory = &machine.cpu.memory;
+        memory.attributes(page as usize) & PAGE_TABLE != 0
+            || compare::table_pages(&machine.cpu.state, memory).contains(&page)
     }
 
     fn name(&self, page: u32, machine: &Machine) -> String {

@@ -16,7 +16,7 @@ mod world;
 use super::divergence::Divergence;
 use super::replayer::{ReplayError, disassemble};
 use crate::cpu::run::Exit;
-use crate::cpu::state::{State, activity};
+use crate::cpu::state::{State, Vector, X87, activity};
 use crate::cpu::stops::Stops;
 use crate::cpu::world::Interrupt;
 use crate::machine::{Machine, STATE_VERSION, compare, model_from_leaves};
@@ -24,21 +24,21 @@ use crate::tick::{NS_PER_TICK, Tick};
 use crate::trace::{
     Digest, End, EndReason, Error as TraceError, Event, PageList, Recording, Stand, What, Writer,
 };
-use base::Base;
+use base::{Base, Mark};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
 use world::{JournalWorld, Position};
 
-/// Places that are tried for one stretch between two proven points before it is given up.
-const TRIES_MAX: u64 = 20_000;
+/// Places that are tried without getting any further before a recording is given up.
+const TRIES_MAX: u64 = 200_000;
 /// Ticks that a processor may make in a host nanosecond (a repeated string instruction moves many elements at once).
-const TICKS_PER_NS: u64 = 64;
+const TICKS_PER_NS: u64 = 16;
 /// Between two events of a recording there is no more than this: the recorder stops a guest that does nothing.
 const TICKS_MOST: u64 = 8 << 30;
 /// And without any time having passed.
-const TICKS_LEAST: u64 = 4_000_000;
+const TICKS_LEAST: u64 = 100_000;
 
 /// Why an untimed recording cannot be resolved.
 #[derive(Debug, Error)]
@@ -88,6 +88,37 @@ struct Failure {
     divergence: Divergence,
 }
 
+/// Where something came by itself, as far as is known, and the way back to it.
+struct Place {
+    tick: Tick,
+    mark: Option<Mark>,
+    /// The log before the event that says so.
+    world: Position,
+    made: usize,
+    digested: Option<Tick>,
+}
+
+/// The hash of the vector registers, made anew where they changed only.
+#[derive(Default)]
+struct VectorHash(Option<(Box<VectorRegisters>, u64)>);
+
+type VectorRegisters = (X87, [Vector; 16], u32);
+
+impl VectorHash {
+    fn of(&mut self, state: &State) -> u64 {
+        if let Some((of, hash)) = &self.0
+            && of.1 == state.vector
+            && of.0 == state.x87
+            && of.2 == state.mxcsr
+        {
+            return *hash;
+        }
+        let hash = compare::vector_hash(state);
+        self.0 = Some((Box::new((state.x87, state.vector, state.mxcsr)), hash));
+        hash
+    }
+}
+
 /// Why a run stopped.
 #[derive(PartialEq, Eq)]
 enum Stop {
@@ -123,15 +154,14 @@ struct Resolver {
     found: Resolved,
 }
 
-/// Resolves `recording` into a new file at `path`. `statistics` go into its header beside our own; `progress` hears how
-/// much of the events is done, from 0 to 1.
+/// Resolves `recording` into a new file at `path`. `progress` hears how much of the events is
+/// done, from 0 to 1.
 pub fn resolve(
     recording: &Arc<Recording>,
     path: &Path,
-    statistics: &BTreeMap<String, u64>,
     mut progress: impl FnMut(f64),
 ) -> Result<Resolved, ResolveError> {
-    let mut resolver = Resolver::new(recording, path, statistics)?;
+    let mut resolver = Resolver::new(recording, path)?;
     loop {
         let stretch = resolver.stretch()?;
         resolver.commit()?;
@@ -144,16 +174,12 @@ pub fn resolve(
 }
 
 /// Resolves the untimed recording at `path`, which the result replaces.
-pub fn resolve_in_place(
-    path: &Path,
-    statistics: &BTreeMap<String, u64>,
-    progress: impl FnMut(f64),
-) -> Result<Resolved, ResolveError> {
+pub fn resolve_in_place(path: &Path, progress: impl FnMut(f64)) -> Result<Resolved, ResolveError> {
     let recording = Arc::new(Recording::open(path)?);
     let mut beside = path.as_os_str().to_owned();
     beside.push(".resolving");
     let beside = PathBuf::from(beside);
-    let done = resolve(&recording, &beside, statistics, progress).and_then(|found| {
+    let done = resolve(&recording, &beside, progress).and_then(|found| {
         std::fs::rename(&beside, path)
             .map(|()| found)
             .map_err(|source| TraceError::Open {
@@ -170,11 +196,7 @@ pub fn resolve_in_place(
 }
 
 impl Resolver {
-    fn new(
-        recording: &Arc<Recording>,
-        path: &Path,
-        statistics: &BTreeMap<String, u64>,
-    ) -> Result<Resolver, ResolveError> {
+    fn new(recording: &Arc<Recording>, path: &Path) -> Result<Resolver, ResolveError> {
         let config = recording.config();
         if config.cpus != 1 || config.ns_per_tick != NS_PER_TICK {
             let what = format!(
@@ -193,7 +215,6 @@ impl Resolver {
         machine.restore(0, state.version, &state.bytes)?;
         let mut timed = config.clone();
         timed.untimed = false;
-        timed.statistics.extend(statistics.clone());
         let mut writer = Writer::create(path, &timed)?;
         let memory = &machine.cpu.memory;
         let numbers: Vec<u64> = (0..memory.pages())
@@ -219,14 +240,30 @@ impl Resolver {
         })
     }
 
+    /// Goes back to the last proven point, or to a mark since.
+    fn go_back(&mut self, mark: Option<&Place>) -> Result<(), ResolveError> {
+        let Some((place, mark)) = mark.and_then(|place| Some((place, place.mark.as_ref()?))) else {
+            self.base.restore(&mut self.machine)?;
+            self.world.seek(&self.base_world, 0);
+            self.digested = self.base_digested;
+            return Ok(());
+        };
+        self.base.restore_mark(&mut self.machine, mark)?;
+        self.world.seek(&place.world, place.made);
+        self.digested = place.digested;
+        Ok(())
+    }
+
     /// Runs to the next proven point (or the end), with as many tries as it takes.
     fn stretch(&mut self) -> Result<Stretch, ResolveError> {
-        let mut places: Vec<Tick> = Vec::new();
+        let mut places: Vec<Place> = Vec::new();
         let mut floor = 0;
+        let mut first = 0;
         let mut furthest: Option<Failure> = None;
-        for _ in 0..TRIES_MAX {
+        let mut tries = 0;
+        while tries < TRIES_MAX {
             let kept = places.len();
-            let failure = match self.attempt(&mut places, kept, floor)? {
+            let failure = match self.attempt(&mut places, first, kept, floor)? {
                 Ok(stretch) => {
                     self.found.placed += places.len() as u64;
                     return Ok(stretch);
@@ -235,45 +272,61 @@ impl Resolver {
             };
             if furthest.as_ref().is_none_or(|f| f.event < failure.event) {
                 furthest = Some(failure);
+                tries = 0;
             }
+            tries += 1;
             let Some(wrong) = places.pop() else {
                 break;
             };
-            log::debug!("the place at tick {wrong} is wrong");
+            log::debug!("the place at tick {} is wrong", wrong.tick);
             self.found.wrong += 1;
-            floor = wrong + 1;
-            self.base.restore(&mut self.machine)?;
-            self.world.seek(&self.base_world);
-            self.digested = self.base_digested;
+            floor = wrong.tick + 1;
+            first = if wrong.mark.is_some() {
+                places.len()
+            } else {
+                0
+            };
+            self.go_back(Some(&wrong))?;
         }
         let failure = furthest.expect("whoever comes here has failed");
         Err(ResolveError::Diverged(Box::new(failure.divergence)))
     }
 
-    /// One try: the first `kept` places are known, the one after them is searched from `floor` on, further ones freely.
+    /// One try, from where the machine stands before place `first`: the first `kept` places are known, the one after
+    /// them is searched from `floor` on, further ones freely.
     fn attempt(
         &mut self,
-        places: &mut Vec<Tick>,
+        places: &mut Vec<Place>,
+        first: usize,
         kept: usize,
         floor: Tick,
     ) -> Result<Result<Stretch, Failure>, ResolveError> {
-        let mut next = 0;
+        let mut next = first;
         loop {
             let Some(control) = self.world.next_control()? else {
                 // Answers without the check that follows them belong to an instruction that was not completed.
                 return Ok(Ok(Stretch::Over));
             };
             let step = self.reach(control.tick).and_then(|()| {
-                if let What::Stand(stand) = &control.what {
-                    let known = places.get(next).copied().filter(|_| next < kept);
-                    let floor = if next == kept { floor } else { 0 };
-                    let tick = self.place(stand, known, floor)?;
-                    if next == places.len() {
-                        places.push(tick);
-                    }
-                    next += 1;
+                let What::Stand(stand) = &control.what else {
+                    return self.control(&control);
+                };
+                let world = self.world.position();
+                self.world.pass_control();
+                let known = places.get(next).map(|place| place.tick);
+                let floor = if next == kept { floor } else { 0 };
+                self.place(stand, known, floor)?;
+                if known.is_none() {
+                    places.push(Place {
+                        tick: self.machine.tick(),
+                        mark: self.base.mark(&self.machine),
+                        world,
+                        made: self.world.made(),
+                        digested: self.digested,
+                    });
                 }
-                self.control(&control)
+                next += 1;
+                Ok(false)
             });
             match step {
                 Err(failure) => return Ok(Err(failure)),
@@ -289,7 +342,7 @@ impl Resolver {
         let last = self.machine.tick().saturating_add(TICKS_MOST);
         while self.world.accesses() < accesses {
             let before = self.world.accesses();
-            let stop = self.go(last, &Stops::default())?;
+            let stop = self.go(last)?;
             if self.world.mismatch().is_some() {
                 return Err(self.failure());
             }
@@ -313,8 +366,7 @@ impl Resolver {
     }
 
     /// Runs to a tick or to what stops it; digests on the way are made where they belong.
-    fn go(&mut self, until: Tick, stops: &Stops) -> Result<Stop, Failure> {
-        self.machine.set_stops(stops.clone());
+    fn go(&mut self, until: Tick) -> Result<Stop, Failure> {
         let mut pass = true;
         loop {
             let now = self.machine.tick();
@@ -356,53 +408,113 @@ impl Resolver {
     }
 
     /// Puts the machine where a stand says: at a tick that is known, or at the first that fits from `floor` on.
-    fn place(&mut self, stand: &Stand, known: Option<Tick>, floor: Tick) -> Result<Tick, Failure> {
+    fn place(&mut self, stand: &Stand, known: Option<Tick>, floor: Tick) -> Result<(), Failure> {
         self.world.set_target(self.world.accesses() + 1);
         let start = self.machine.tick();
         let first = known.unwrap_or(floor.max(start));
-        if first > start && self.go(first, &Stops::default())? != Stop::Tick {
-            return Err(self.nowhere(stand));
+        if first > start && self.go(first)? != Stop::Tick {
+            return Err(self.nowhere(stand, None));
         }
         if known.is_some() {
-            return Ok(first);
+            return Ok(());
         }
         let budget = stand
             .elapsed_ns
             .saturating_mul(TICKS_PER_NS)
             .saturating_add(TICKS_LEAST);
-        let last = start.saturating_add(budget);
-        let stops = Stops::new([stand.linear], []);
+        self.machine.set_stops(Stops::new([stand.linear], []));
+        let found = self.search(stand, start.saturating_add(budget));
+        self.machine.set_stops(Stops::default());
+        found
+    }
+
+    /// Runs to the first state that fits, from here on and before tick `last`.
+    fn search(&mut self, stand: &Stand, last: Tick) -> Result<(), Failure> {
+        let list = self.world.next_list();
+        let mut refused = None;
+        let mut vector = VectorHash::default();
         loop {
-            let here = self.machine.cpu.state.rip() == stand.rip;
-            if here {
+            let mut repeats = false;
+            if self.machine.cpu.state.rip() == stand.rip {
                 self.found.candidates += 1;
-                if self.fits(stand) {
-                    return Ok(self.machine.tick());
+                if self.fits(stand, &mut vector) {
+                    // Where the recorder has looked at RAM, too, a state that fits too early is seen at once.
+                    match &list {
+                        Some(list) if !self.fits_ram(list, &mut refused) => self.found.wrong += 1,
+                        _ => return Ok(()),
+                    }
                 }
+                repeats = self.repeats();
             }
             // A repeated instruction stays where it is for many ticks.
-            let until = if here { self.machine.tick() + 1 } else { last };
-            match self.go(until, &stops)? {
+            let until = if repeats {
+                self.machine.tick() + 1
+            } else {
+                last
+            };
+            match self.go(until)? {
                 Stop::Breakpoint => {}
                 Stop::Tick if self.machine.tick() < last => {}
-                Stop::Tick | Stop::Access => return Err(self.nowhere(stand)),
+                Stop::Tick | Stop::Access => {
+                    return Err(self.nowhere(stand, refused.map(|(_, what)| what)));
+                }
             }
         }
     }
 
-    fn fits(&self, stand: &Stand) -> bool {
+    /// Whether RAM is as listed. `refused` is what differed first, and the page that did so last.
+    fn fits_ram(&self, list: &PageList, refused: &mut Option<(usize, String)>) -> bool {
+        // The page that gave away the last one mostly gives away this one, too.
+        if let Some((row, _)) = refused
+            && list
+                .pages
+                .get(*row)
+                .is_some_and(|row| self.base.compare_page(&self.machine, row).is_err())
+        {
+            return false;
+        }
+        match self.base.compare(&self.machine, list) {
+            Ok(_) => true,
+            Err((row, what)) => {
+                let what = refused.take().map_or(what, |(_, first)| first);
+                *refused = Some((row, what));
+                false
+            }
+        }
+    }
+
+    /// Whether the next instruction has a repeat prefix.
+    fn repeats(&self) -> bool {
+        let linear = self.machine.cpu.linear_rip();
+        for n in 0..15 {
+            let mut byte = [0];
+            let at = self.machine.cpu.probe(linear.wrapping_add(n));
+            if at.is_none_or(|at| self.machine.cpu.memory.read(at, &mut byte) == 0) {
+                return true;
+            }
+            match byte[0] {
+                0xf2 | 0xf3 => return true,
+                0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 => {}
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    fn fits(&self, stand: &Stand, vector: &mut VectorHash) -> bool {
         let state = &self.machine.cpu.state;
         compare::general_hash_of(state) == stand.general
             && state.activity == activity::RUNNING
-            && compare::vector_hash(state) == stand.vector
+            && vector.of(state) == stand.vector
     }
 
-    /// No place fits (any more).
-    fn nowhere(&mut self, stand: &Stand) -> Failure {
+    /// No place fits (any more); `refused` is what differed in RAM at the first where registers do.
+    fn nowhere(&mut self, stand: &Stand, refused: Option<String>) -> Failure {
         let recorded = format!("something that arrives at RIP {:#x}", stand.rip);
-        let replayed = match self.world.mismatch() {
-            Some(mismatch) => format!("no such state before {}", mismatch.replayed),
-            None => "no such state before its next access".to_string(),
+        let replayed = match (self.world.mismatch(), refused) {
+            (_, Some(what)) => format!("no such state before its next access (another {what})"),
+            (Some(mismatch), None) => format!("no such state before {}", mismatch.replayed),
+            (None, None) => "no such state before its next access".to_string(),
         };
         let divergence = self.divergence(recorded, replayed);
         self.failure_of(divergence)
@@ -451,7 +563,7 @@ impl Resolver {
         self.world.arm(interrupt);
         self.world.set_target(u64::MAX);
         let now = self.machine.tick();
-        self.go(now + 1, &Stops::default())?;
+        self.go(now + 1)?;
         if self.world.is_armed() {
             self.world.fail(
                 format!("{interrupt:?} delivered here"),
@@ -485,7 +597,7 @@ impl Resolver {
             None => differing.push("a list of pages that makes no sense".to_string()),
             Some(_) => match self.base.compare(&self.machine, &list) {
                 Ok(marks) => self.found.marks += marks,
-                Err(what) => differing.push(what),
+                Err((_, what)) => differing.push(what),
             },
         }
         if list.state.len() == size_of::<State>() {
@@ -560,18 +672,22 @@ impl Resolver {
         for event in self.world.take_timed() {
             self.writer.push(&event)?;
         }
-        let end = match self.recording.end() {
-            Some(end) => End {
-                tick: ticks,
-                ..end.clone()
-            },
-            None => End {
-                tick: ticks,
-                reason: EndReason::WriteFailed("the recorder was killed".to_string()),
-                guest_ns: None,
-                wall_ms: 0,
-            },
-        };
+        let mut end = self.recording.end().cloned().unwrap_or(End {
+            tick: 0,
+            reason: EndReason::WriteFailed("the recorder was killed".to_string()),
+            guest_ns: None,
+            wall_ms: 0,
+            statistics: BTreeMap::new(),
+        });
+        end.tick = ticks;
+        for (name, count) in [
+            ("resolved_places", self.found.placed),
+            ("resolved_candidates", self.found.candidates),
+            ("resolved_wrong", self.found.wrong),
+            ("resolved_marked_pages", self.found.marks),
+        ] {
+            end.statistics.insert(name.to_string(), count);
+        }
         self.writer.finish(&end)?;
         self.found.ticks = ticks;
         self.found.events = self.writer.events();

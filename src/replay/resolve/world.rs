@@ -6,7 +6,7 @@
 use crate::cpu::world::{Dma, Interrupt, Pending, Wait, World};
 use crate::machine::outputs::{OUTPUT_MMIO, OUTPUT_MSR, OUTPUT_TPR, OutputHash};
 use crate::tick::Tick;
-use crate::trace::{Class, Cursor, Event, Recording, What};
+use crate::trace::{Class, Cursor, Event, PageList, Recording, What};
 use std::sync::Arc;
 
 /// Where the local APIC's task priority register is after reset.
@@ -73,8 +73,13 @@ impl JournalWorld {
         }
     }
 
-    /// Goes to where it once stood, and forgets all events that it made since they were taken.
-    pub fn seek(&mut self, position: &Position) {
+    /// How many events were made since they were taken.
+    pub fn made(&self) -> usize {
+        self.timed.len()
+    }
+
+    /// Goes to where it once stood, when it had made so many events.
+    pub fn seek(&mut self, position: &Position, made: usize) {
         self.cursor.seek(position.event);
         self.accesses = position.accesses;
         self.outputs = position.outputs;
@@ -82,7 +87,7 @@ impl JournalWorld {
         self.armed = None;
         self.halted_at = None;
         self.mismatch = None;
-        self.timed.clear();
+        self.timed.truncate(made);
     }
 
     /// Index of the next event.
@@ -134,6 +139,24 @@ impl JournalWorld {
             }
         }
         Ok(None)
+    }
+
+    /// The list of pages that is the next event that is no answer, if it is one and makes sense.
+    pub fn next_list(&self) -> Option<PageList> {
+        let mut cursor = self.cursor.clone();
+        let mut list = PageList::default();
+        loop {
+            let Ok(Some(Event {
+                what: What::Pages { bytes },
+                ..
+            })) = cursor.next()
+            else {
+                return None;
+            };
+            if !list.add(bytes)? {
+                return Some(list);
+            }
+        }
     }
 
     /// Goes past the event at the position, which must not be an answer.
