@@ -14,6 +14,7 @@ use crate::replay::{LogPosition, encode_checkpoint};
 use crate::tick::Tick;
 use crate::trace::{MachineConfig, TRACE_VERSION};
 use checkpoints::{CacheConfig, Config, Error, Found, Store};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
@@ -204,17 +205,26 @@ pub fn write_summary(store: &Store, start: Tick, end: Tick, summary: &Summary) {
     }
 }
 
-/// Takes over the summaries that the cache has. One that cannot be read is made again.
-pub fn read_summaries(store: &Store, summaries: &Summaries) {
+/// Takes over the summaries that the cache has of a recording's ticks up to `last`; a killed recorder's cache can be
+/// ahead of its recording, and one of a recording that has grown has an interval that was cut short: of two that
+/// begin at the same tick the longer one counts. One that cannot be read is made again.
+pub fn read_summaries(store: &Store, summaries: &Summaries, last: Tick) {
+    let mut known: BTreeMap<Tick, (Tick, String)> = BTreeMap::new();
     for name in store.section_names() {
         let mut words = name.split(' ');
         let numbers = match (words.next(), words.next(), words.next()) {
             (Some(SUMMARY), Some(start), Some(end)) => start.parse().ok().zip(end.parse().ok()),
             _ => None,
         };
-        let Some((start, end)) = numbers else {
+        let Some((start, end)) = numbers.filter(|&(_, end)| end <= last) else {
             continue;
         };
+        let longest = known.entry(start).or_insert((0, String::new()));
+        if end > longest.0 {
+            *longest = (end, name);
+        }
+    }
+    for (start, (end, name)) in known {
         match store.section(&name) {
             Ok(Some(bytes)) => {
                 if let Some(summary) = Summary::decode(&bytes) {

@@ -158,7 +158,7 @@ impl Shared {
     /// The whole pass, on the thread that is made for it.
     fn pass(self: &Arc<Shared>) {
         let started = Instant::now();
-        cache::read_summaries(&self.store, &self.summaries);
+        cache::read_summaries(&self.store, &self.summaries, self.recording.last_tick());
         self.loaded.store(true, Ordering::Relaxed);
         let jobs = self.missing();
         let workers = self.workers(jobs.len());

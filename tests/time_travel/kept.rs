@@ -42,7 +42,8 @@ fn check_cache(recording: &Arc<Recording>) -> usize {
     let store = Arc::new(opened.store);
     let ticks = store.ticks();
     let distance = recording.config().digest_distance_ticks;
-    let mut traveller = Traveller::blank(recording, &store).unwrap();
+    let blank = || Traveller::blank(recording, &store).unwrap();
+    let (mut traveller, mut runner) = (blank(), None);
     let mut seen = Vec::new();
     for &tick in ticks.iter().filter(|&&tick| tick < recording.last_tick()) {
         traveller.restore(tick).unwrap();
@@ -55,13 +56,18 @@ fn check_cache(recording: &Arc<Recording>) -> usize {
             // Where the recording ended once: a digest is of what was written since the one before.
             continue;
         }
-        let replayer = traveller.replayer_mut();
+        let mut running: Traveller = runner.take().unwrap_or_else(blank);
+        running.restore(tick).unwrap();
+        let replayer = running.replayer_mut();
         replayer.world.check_digests(true);
         while replayer.world.take_digest(tick).is_some() {}
         if let Err(divergence) = replayer.run_to_digest() {
             panic!("from the checkpoint at {tick}: {divergence}");
         }
         replayer.world.check_digests(false);
+        // A digest takes the list of written pages: whoever does not go on from there does not know what to restore.
+        let there = replayer.tick();
+        runner = ticks.contains(&there).then_some(running);
     }
     if !seen.is_empty() {
         compare_with_forward_run(recording, seen);
