@@ -204,6 +204,10 @@ impl Traveller {
     ) -> Result<Exit, TravelError> {
         let mut pass = pass_breakpoint;
         loop {
+            // Where there are many stops nobody comes past the check of a longer run.
+            if interrupt.load(Ordering::Relaxed) {
+                return Err(TravelError::Interrupted);
+            }
             let slice = until.min(self.tick() + SLICE);
             let exit = self.replayer.run(slice, std::mem::take(&mut pass));
             if let Some(divergence) = self.replayer.world.diverged() {
@@ -220,9 +224,6 @@ impl Traveller {
                 Exit::Event(event) if !self.event_counts(&event) => {}
                 Exit::Breakpoint | Exit::Watchpoint(_) | Exit::Event(_) => return Ok(exit),
                 Exit::Tick | Exit::Idle => {}
-            }
-            if interrupt.load(Ordering::Relaxed) {
-                return Err(TravelError::Interrupted);
             }
         }
     }

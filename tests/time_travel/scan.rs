@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use retrovisor::cpu::debug::shadow;
 use retrovisor::cpu::run::Exit;
 use retrovisor::cpu::stops as engine;
 use retrovisor::machine::Machine;
@@ -110,7 +111,10 @@ pub fn by_stepping(
     while replayer.tick() < until {
         let now = replayer.tick();
         let addr = replayer.machine.cpu.linear_rip();
-        if stops.breakpoints.contains(&addr) && !interrupts.contains(&now) {
+        // A trap that waits (a single step, a data breakpoint of the guest's own) is delivered first.
+        let state = &replayer.machine.cpu.state;
+        let trap = state.pending_trap != 0 && state.shadow != shadow::STACK;
+        if stops.breakpoints.contains(&addr) && !interrupts.contains(&now) && !trap {
             hits.push(Hit {
                 before: now,
                 after: now,
