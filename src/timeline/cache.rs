@@ -98,6 +98,7 @@ impl CacheOptions {
 /// Names the recording and whatever else checkpoints and summaries depend on.
 fn identity(config: &MachineConfig) -> [u8; 32] {
     let versions = (
+        env!("CARGO_PKG_VERSION"),
         TRACE_VERSION,
         STATE_VERSION,
         size_of::<State>() as u64,
