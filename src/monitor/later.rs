@@ -1,7 +1,7 @@
 //! `monitor ask` and `monitor answer`: how scripts run commands that take long.
 //!
-//! While GDB waits for the answer of a `monitor` command it does not pass Ctrl-C on; while it waits for a resumed machine
-//! to stop it does. So a script has the command run by a resumption and fetches what it said.
+//! While GDB waits for the answer of a `monitor` command it does not pass Ctrl-C on; while it waits for a resumed
+//! machine to stop it does. So a script has the command run by a resumption and fetches what it said.
 
 use super::{Armed, Command, Completes, Scope, find};
 

@@ -2,7 +2,7 @@
 //! and libraries know, and what they print is what the same files print on the host. Then the recording replays
 //! with all digests.
 //!
-//! The programs: a static C program of floating point and SIMD (gcc, -mavx2 -mfma), Perl, OpenSSL. Perl and OpenSSL are the
+//! The programs: a static C program of floating point and SIMD (gcc, -mavx2 -mfma), Perl, OpenSSL. The last two are the
 //! host's own files with the libraries that they load, copied into the guest, so that both sides run the same code.
 //! What is not there is skipped, loudly.
 
