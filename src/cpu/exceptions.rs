@@ -70,6 +70,10 @@ fn takes_ext(vector: u8) -> bool {
     matches!(vector, vector::TS..=vector::GP | vector::AC)
 }
 
+/// Exceptions at most, each raised while the one before is delivered. Some never come to an end, #AC on a stack that is
+/// not aligned for one: there processors hang, and this one shuts down.
+const EVENTS_MAX: u32 = 32;
+
 impl Cpu {
     /// Delivers an interrupt from outside.
     pub(super) fn deliver_external(&mut self, vector: u8) {
@@ -89,7 +93,13 @@ impl Cpu {
         let mut fault = first;
         let mut source = source;
         let mut doubled = first.vector == vector::DF && source == Source::Exception;
+        let mut events = 0;
         loop {
+            events += 1;
+            if events > EVENTS_MAX {
+                self.triple_fault(first.vector, fault.vector);
+                break;
+            }
             if fault.vector == vector::PF && source != Source::External {
                 self.state.cr2 = fault.address;
             }
