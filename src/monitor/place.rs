@@ -53,11 +53,14 @@ fn number_of(place: &str, debuggee: &dyn Debuggee) -> Option<i128> {
     number(place).map(i128::from)
 }
 
+/// Two ticks, if somebody gave them.
+type Between = Option<(Tick, Tick)>;
+
 /// Takes `between A B` off the end of a command's words; without it the range is all of history.
 pub fn between<'a, 'w>(
     scope: &mut Scope<'_>,
     words: &'w [&'a str],
-) -> Result<(&'w [&'a str], Option<(Tick, Tick)>), String> {
+) -> Result<(&'w [&'a str], Between), String> {
     match words {
         [rest @ .., "between", a, b] => {
             let (a, b) = (parse(scope, a)?, parse(scope, b)?);
