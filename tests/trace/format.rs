@@ -61,7 +61,8 @@ fn what_is_no_recording_is_refused_by_its_own_name() {
     one_line(&error, &scratch.file("none.rvr"));
 }
 
-/// One event of every kind of a recording of ticks, and both sides of every choice: what the pinned hash and the stored file hold.
+/// One event of every kind of a recording of ticks, and both sides of every choice: what the pinned hash and the stored
+/// file hold.
 fn format_sample() -> Vec<Event> {
     let digest = Digest {
         registers: u128::MAX - 1,
