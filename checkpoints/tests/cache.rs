@@ -328,9 +328,10 @@ fn contents_leave_memory_once_they_are_in_the_file() {
     for tick in 0..60 {
         guest.run_to(&store, tick);
         store.persist(tick).unwrap();
+        // On a busy machine the compressor would fall behind, and checkpoints would be given up.
+        store.settle();
     }
     assert!(store.finish_cache());
-    store.settle();
     let stats = store.stats();
     assert_eq!(stats.checkpoints, 60, "none had to be given up: {stats:?}");
     assert!(

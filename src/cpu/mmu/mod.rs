@@ -510,17 +510,43 @@ impl Cpu {
             let mut new = [0u64; ACCESS_MAX / 8 + 1];
             self.copy_words(page, words.start, &mut new[..count]);
             let entry_bytes = if self.state.cr4 & cr4::PAE != 0 { 8 } else { 4 };
-            match self
-                .tables
-                .stale(page, words.start, &old[..count], &new[..count], entry_bytes)
-            {
-                Stale::Nothing => {}
-                Stale::Pages(pages) => pages.into_iter().for_each(|page| self.tlb.drop_page(page)),
-                Stale::All => self.forget_translations(),
+            let stale =
+                self.tables
+                    .stale(page, words.start, &old[..count], &new[..count], entry_bytes);
+            if !matches!(stale, Stale::Nothing) {
+                self.drop_stale(stale, self.memory.page_address(page), words);
             }
         }
         if attributes & CODE != 0 {
             self.code_written(page, offset, bytes.len());
+        }
+    }
+
+    /// Drops what page-table entries that have changed were the ground of: `words` are the bytes in their page, which
+    /// lies at `table`. Code that runs in blocks does not look at translations before it leaves its page: if the
+    /// page of the running code is concerned, its blocks end here.
+    fn drop_stale(&mut self, stale: Stale, table: u64, words: std::ops::Range<usize>) {
+        let rip = self.linear_rip();
+        let running = self.tlb.fetch(self.state.cpl == 3, rip);
+        match stale {
+            Stale::Nothing => {}
+            Stale::Pages(pages) => pages.into_iter().for_each(|page| self.tlb.drop_page(page)),
+            Stale::All => self.forget_translations(),
+        }
+        let Some(running) = running else {
+            return;
+        };
+        let changed = table + words.start as u64..table + words.end as u64;
+        let concerned = match walk::walk(&self.state, &self.memory, rip) {
+            Ok(walk) => walk.steps[..walk.depth]
+                .iter()
+                .any(|step| changed.contains(&(step.at & !7))),
+            Err(_) => true,
+        };
+        // Otherwise it is known again, so that the next change of its tables is noticed.
+        let known = !concerned && self.translate_fetch(rip).is_ok();
+        if !known && let Some(page) = self.memory.page_index(running) {
+            self.code_written(page, 0, crate::memory::PAGE_BYTES);
         }
     }
 
