@@ -108,6 +108,9 @@ pub fn debian_kernel_of(
     cache: &Path,
     progress: &mut dyn FnMut(&str),
 ) -> Result<DebianKernel, FetchError> {
+    // apt's lists and the packages in `cache` take one at a time.
+    static FETCHING: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+    let _alone = FETCHING.lock();
     let directory = if flavour.is_32bit() {
         "debian-i386"
     } else {
