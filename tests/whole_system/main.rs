@@ -103,8 +103,8 @@ fn floating(directory: &Path) -> Result<Program, String> {
     )?;
     Ok(Program {
         name: "floating",
-        files: Files::from([("/work/floating".to_string(), read(&program)?)]),
-        command: "/work/floating".to_string(),
+        files: Files::from([("/job/floating".to_string(), read(&program)?)]),
+        command: "/job/floating".to_string(),
         expected: output(&mut Command::new(&program))?,
     })
 }
@@ -132,11 +132,11 @@ fn perl() -> Result<Program, String> {
             files.insert(path.to_string(), read(path)?);
         }
     }
-    files.insert("/work/work.pl".to_string(), read(&script)?);
+    files.insert("/job/work.pl".to_string(), read(&script)?);
     Ok(Program {
         name: "perl",
         files,
-        command: format!("{} /work/work.pl", perl.display()),
+        command: format!("{} /job/work.pl", perl.display()),
         expected: output(Command::new(&perl).arg(&script))?,
     })
 }
@@ -173,10 +173,10 @@ fn openssl(directory: &Path) -> Result<Program, String> {
         )?;
     }
     for name in ["data", "rsa.pem", "ec.pem", "ed.pem"] {
-        files.insert(format!("/work/ssl/{name}"), read(place.join(name))?);
+        files.insert(format!("/job/ssl/{name}"), read(place.join(name))?);
     }
     let script = format!("{SOURCES}/work.sh");
-    files.insert("/work/work.sh".to_string(), read(&script)?);
+    files.insert("/job/work.sh".to_string(), read(&script)?);
     // It looks for this, and can do without what is in it.
     files.insert("/usr/lib/ssl/openssl.cnf".to_string(), Vec::new());
     let expected = output(
@@ -191,7 +191,7 @@ fn openssl(directory: &Path) -> Result<Program, String> {
     Ok(Program {
         name: "openssl",
         files,
-        command: "PATH=$PATH:/usr/bin OPENSSL_CONF=/dev/null sh /work/work.sh /work/ssl /tmp"
+        command: "PATH=$PATH:/usr/bin OPENSSL_CONF=/dev/null sh /job/work.sh /job/ssl /tmp"
             .to_string(),
         expected,
     })
