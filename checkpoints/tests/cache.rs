@@ -75,6 +75,7 @@ fn open(path: &Path) -> (Store, Opened) {
 fn open_with(path: &Path, memory_budget_bytes: u64) -> (Store, Opened) {
     let config = Config {
         memory_budget_bytes,
+        decoded_bytes: memory_budget_bytes / 16,
         ..Config::default()
     };
     Store::with_cache(&config, &cache(path)).unwrap()
