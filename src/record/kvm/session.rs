@@ -11,7 +11,7 @@ use crate::cpu::world::{Interrupt, Pending, Wait, World};
 use crate::machine::{Machine, compare};
 use crate::tick::{GuestNs, Tick};
 use crate::trace::{EndReason, PageHash, PageList, Stand, What};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// Where nothing happens by itself, the guest is stopped for them this often.
@@ -41,6 +41,8 @@ pub struct Session {
     /// Host time inside of the guest.
     in_guest: Duration,
     counts: BTreeMap<&'static str, u64>,
+    /// All pages that were ever listed.
+    written: BTreeSet<u32>,
 }
 
 impl Session {
@@ -54,6 +56,12 @@ impl Session {
     ) -> Result<Session, KvmError> {
         let task_priority = journal.tpr_read(0, 0);
         vm.load(&machine.cpu.state, task_priority)?;
+        // Nothing is executed by this, but what KVM says of the processor is of that state.
+        vm.complete()?;
+        if let Some(linear) = journal.live.watch().address() {
+            vm.break_at(linear)?;
+        }
+        let halted = machine.cpu.state.activity == activity::HALTED;
         let now = Instant::now();
         Ok(Session {
             vm,
@@ -61,7 +69,7 @@ impl Session {
             journal,
             clock,
             at_access: true,
-            halted: false,
+            halted,
             shut_down: false,
             placed: now,
             listed: now,
@@ -69,6 +77,7 @@ impl Session {
             task_priority,
             in_guest: Duration::ZERO,
             counts: BTreeMap::new(),
+            written: BTreeSet::new(),
         })
     }
 
@@ -86,7 +95,7 @@ impl Session {
             if self.journal.flush_if_due() {
                 progress(self.journal.live.guest_ns(now), self.journal.bytes());
             }
-            if self.journal.live.end().is_some() {
+            if self.journal.live.is_over() {
                 return self.come_to_rest();
             }
             let waits = self.deliver(pending, now)?;
@@ -142,7 +151,7 @@ impl Session {
     /// Writes down where the processor stands, and what RAM is like there, unless the place is clear anyway. Only where
     /// it is settled.
     fn place(&mut self) -> Result<(), KvmError> {
-        if self.at_access {
+        if self.at_access || !self.journal.records() {
             return Ok(());
         }
         let stand = self.stand()?;
@@ -179,11 +188,15 @@ impl Session {
 
     /// Writes hashes of what changed in RAM, and the processor's state.
     fn list(&mut self) -> Result<(), KvmError> {
+        if !self.journal.records() {
+            return Ok(());
+        }
         self.count("page_lists");
         let mut pages = self.vm.take_dirty()?;
         pages.extend(self.machine.cpu.take_dirty());
         pages.sort_unstable();
         pages.dedup();
+        self.written.extend(&pages);
         let memory = &self.machine.cpu.memory;
         let hashes = pages.into_iter().map(|page| {
             let (whole, unmarked) = compare::page_hashes(memory.page(page as usize));
@@ -211,7 +224,7 @@ impl Session {
         let live = &mut self.journal.live;
         let wait = self.clock.stopped(|| live.wait(now, 0, interruptible));
         // A deadline that is due is looked at again by the loop.
-        if wait == Wait::Ended && self.journal.live.end().is_none() {
+        if wait == Wait::Ended && !self.journal.live.is_over() {
             self.journal.live.finish(EndReason::Halted);
         }
         Ok(())
@@ -365,6 +378,10 @@ impl Session {
                 self.count("windows");
                 Ok(())
             }
+            Left::Breakpoint => {
+                self.journal.live.watch().reached();
+                Ok(())
+            }
             Left::TaskPriority => Ok(()),
             Left::NotEmulated => self.execute_one(),
             other => {
@@ -426,14 +443,14 @@ impl Session {
             let left = self.vm.enter()?;
             self.handle(left)?;
         }
-        if !self.at_access {
+        if !self.at_access && self.journal.records() {
             let stand = self.stand()?;
             self.journal.stand(stand);
         }
         self.list()
     }
 
-    /// Takes it apart.
+    /// Takes it apart. The machine has the processor's state, and all pages that are not zero are dirty.
     pub fn finish(self) -> Result<(Machine, Journal, HostClock, BTreeMap<String, u64>), KvmError> {
         let Session {
             mut vm,
@@ -442,11 +459,20 @@ impl Session {
             clock,
             counts,
             in_guest,
+            halted,
+            written,
             ..
         } = self;
         let mut state = machine.cpu.state;
         vm.store(&machine.cpu.memory, &mut state)?;
+        let changed = vm.take_dirty()?;
         drop(vm);
+        for page in changed.into_iter().chain(written) {
+            machine.cpu.memory.mark_dirty(page as usize);
+        }
+        if halted {
+            state.activity = activity::HALTED;
+        }
         machine.cpu.state = state;
         machine.cpu.forget_code();
         machine.cpu.state_changed();
