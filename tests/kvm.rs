@@ -194,6 +194,15 @@ fn interrupts_in_ring_3_system_calls_and_faults_are_placed() {
     assert!(sum.placed > 0, "{sum:?}");
 }
 
+#[test]
+fn system_calls_and_interrupt_instructions_of_ring_3_are_made() {
+    let Some(host) = host("system_calls_and_interrupt_instructions_of_ring_3_are_made") else {
+        return;
+    };
+    let sum = often(&host, "calls", b"", times(), EndReason::DebugExit(8));
+    assert!(sum.placed > 0, "{sum:?}");
+}
+
 /// The same recording with other events.
 fn rewrite(from: &Path, to: &Path, change: impl FnOnce(&mut Vec<Event>)) -> Arc<Recording> {
     let recording = Arc::new(Recording::open(from).unwrap());

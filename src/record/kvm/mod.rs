@@ -6,6 +6,7 @@
 //! vm        the virtual machine, its exits            convert   the processor's state, both ways
 //! journal   what is written                           clock     guest time
 //! kick      a timer that makes it leave the guest     ioctl     what kvm-ioctls does not have
+//! entries   SYSCALL and INT n where KVM lacks them
 //! ```
 //!
 //! What is synchronous needs its order only. What comes by itself (an interrupt) is written with the state at which it
@@ -13,6 +14,7 @@
 
 mod clock;
 mod convert;
+mod entries;
 mod error;
 mod ioctl;
 mod journal;
@@ -56,6 +58,8 @@ pub struct Host {
     kvm: kvm_ioctls::Kvm,
     slowdown: u32,
     list_period: Duration,
+    /// Whether programs get into ring 0 without our help.
+    makes_entries: bool,
 }
 
 /// Hashes of changed pages are taken this often at accesses; where something arrives by itself, always.
@@ -67,9 +71,10 @@ impl Host {
         let kvm = vm::open()?;
         let slowdown = measure_slowdown(&kvm)?;
         Ok(Host {
-            kvm,
             slowdown,
             list_period: LIST_PERIOD,
+            makes_entries: entries::makes_entries(&kvm)?,
+            kvm,
         })
     }
 
@@ -149,7 +154,10 @@ pub fn record(
     let clock = HostClock::new(host.slowdown);
     let started = Instant::now();
     // SAFETY: the session holds the machine until the virtual one is dropped, and uses its RAM between runs only.
-    let vm = unsafe { Vm::new(&host.kvm, &machine.cpu.memory, machine.cpu.model())? };
+    let mut vm = unsafe { Vm::new(&host.kvm, &machine.cpu.memory, machine.cpu.model())? };
+    if !host.makes_entries {
+        vm.make_entries()?;
+    }
     let mut session = Session::new(vm, machine, journal, clock, host.list_period)?;
     session.run(&mut progress)?;
     let (machine, journal, clock, mut statistics) = session.finish()?;

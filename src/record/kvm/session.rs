@@ -2,11 +2,12 @@
 
 use super::clock::HostClock;
 use super::convert;
+use super::entries::Entered;
 use super::error::KvmError;
 use super::journal::Journal;
 use super::vm::{Left, Vm};
 use crate::cpu::mmu::bus_parts;
-use crate::cpu::state::{activity, seg};
+use crate::cpu::state::{State, activity, seg};
 use crate::cpu::world::{Interrupt, Pending, Wait, World};
 use crate::machine::{Machine, compare};
 use crate::tick::{GuestNs, Tick};
@@ -163,18 +164,22 @@ impl Session {
     fn stand(&mut self) -> Result<Stand, KvmError> {
         let mut state = self.machine.cpu.state;
         self.vm.store(&self.machine.cpu.memory, &mut state)?;
+        Ok(self.stand_of(&state))
+    }
+
+    fn stand_of(&self, state: &State) -> Stand {
         let linear = if state.code64() {
             state.rip()
         } else {
             state.seg_base[seg::CS].wrapping_add(state.rip()) & 0xffff_ffff
         };
-        Ok(Stand {
+        Stand {
             rip: state.rip(),
             linear,
-            general: compare::general_hash_of(&state),
-            vector: compare::vector_hash(&state),
+            general: compare::general_hash_of(state),
+            vector: compare::vector_hash(state),
             elapsed_ns: self.placed.elapsed().as_nanos() as u64,
-        })
+        }
     }
 
     /// Writes hashes of what changed in RAM, and the processor's state.
@@ -233,6 +238,9 @@ impl Session {
         let entered = Instant::now();
         let left = self.vm.enter()?;
         self.in_guest += entered.elapsed();
+        if left != Left::Breakpoint {
+            self.vm.follow_handlers(&self.machine.cpu.memory)?;
+        }
         self.handle(left)
     }
 
@@ -326,6 +334,9 @@ impl Session {
                     .cpu
                     .access_msr(&mut self.journal, now, msr, Some(value));
                 self.vm.answer_msr(taken);
+                if taken.is_some() {
+                    self.vm.keep_msr(msr, value);
+                }
             }
             other => return self.answer_without_data(other).map(|()| false),
         }
@@ -366,7 +377,11 @@ impl Session {
                 Ok(())
             }
             Left::TaskPriority => Ok(()),
-            Left::NotEmulated => self.execute_one(),
+            Left::NotEmulated => {
+                self.count("executed_by_the_engine");
+                self.execute_one()
+            }
+            Left::Breakpoint => self.at_breakpoint(),
             other => {
                 self.journal
                     .live
@@ -386,11 +401,56 @@ impl Session {
         }
     }
 
+    /// At the first instruction of a handler: the guest's own exceptions go on, and what KVM made one of by mistake is
+    /// taken back and done.
+    fn at_breakpoint(&mut self) -> Result<(), KvmError> {
+        self.take_state()?;
+        let cpu = &mut self.machine.cpu;
+        let Entered::For(undone) = self.vm.entered(&cpu.state, &cpu.memory) else {
+            self.count("exceptions_looked_at");
+            return self.execute();
+        };
+        let now = self.clock.now();
+        cpu.state = undone.before;
+        cpu.state_changed();
+        cpu.set_tick(now);
+        if !undone.system_call {
+            self.count("interrupt_instructions");
+            self.clobbered(&undone.written)?;
+            return self.execute();
+        }
+        // RCX and R11 before are lost: the state behind it is what it can be known by.
+        self.count("system_calls");
+        self.machine.run(&mut self.journal, now + 1, true);
+        self.clobbered(&undone.written)?;
+        self.vm.load(&self.machine.cpu.state, self.task_priority)
+    }
+
+    /// Writes down that words of RAM are other than the guest made them, where the engine's processor stands.
+    fn clobbered(&mut self, written: &[(u64, u64)]) -> Result<(), KvmError> {
+        let stand = self.stand_of(&self.machine.cpu.state);
+        self.journal.stand(stand);
+        let mut words = written.iter().peekable();
+        while let Some(&(gpa, word)) = words.next() {
+            let mut bytes = word.to_le_bytes().to_vec();
+            while let Some(&(_, word)) = words.next_if(|next| next.0 == gpa + bytes.len() as u64) {
+                bytes.extend_from_slice(&word.to_le_bytes());
+            }
+            self.journal.written(gpa, &bytes);
+        }
+        self.at_access = false;
+        self.placed = Instant::now();
+        Ok(())
+    }
+
     /// An instruction that KVM cannot execute is executed by the engine, on the processor's state.
     fn execute_one(&mut self) -> Result<(), KvmError> {
-        self.count("executed_by_the_engine");
-        let now = self.clock.now();
-        let before = self.journal.accesses();
+        self.take_state()?;
+        self.execute()
+    }
+
+    /// Gives the engine the processor's state.
+    fn take_state(&mut self) -> Result<(), KvmError> {
         let cpu = &mut self.machine.cpu;
         let mut state = cpu.state;
         self.vm.store(&cpu.memory, &mut state)?;
@@ -398,7 +458,14 @@ impl Session {
         // Whatever was derived from RAM is out of date.
         cpu.forget_code();
         cpu.state_changed();
-        cpu.set_tick(now);
+        Ok(())
+    }
+
+    /// The engine executes one instruction, and the processor gets the state after it.
+    fn execute(&mut self) -> Result<(), KvmError> {
+        let now = self.clock.now();
+        let before = self.journal.accesses();
+        self.machine.cpu.set_tick(now);
         self.machine.run(&mut self.journal, now + 1, true);
         match self.machine.cpu.state.activity {
             activity::SHUTDOWN => {
