@@ -15,6 +15,7 @@ use super::arguments::{
 use super::fill::CacheKeeper;
 use super::output::{self, shell_word, thousands};
 use super::progress::Progress;
+use crate::guest::code::functions;
 use crate::record::console::{Console, OutputOnly, Stdio, catch_signals};
 use crate::record::emulated::{self, Outcome, Plan, RecordError};
 use crate::record::kvm::{self, Host};
@@ -30,7 +31,7 @@ pub fn run(arguments: &RecordArguments, cache: &CacheArguments) -> Result<ExitCo
     let (Some(file), Some(kernel)) = (&arguments.record, &arguments.kernel) else {
         bail!("--record FILE needs --kernel IMAGE");
     };
-    let host = match arguments.accel {
+    let mut host = match arguments.accel {
         Some(Accel::Kvm) => Some(Host::open().context("--accel kvm")?),
         Some(Accel::Emulate) | None => None,
     };
@@ -40,6 +41,10 @@ pub fn run(arguments: &RecordArguments, cache: &CacheArguments) -> Result<ExitCo
         );
     }
     let image = super::read(kernel, "the kernel image")?;
+    if let Some(host) = &mut host {
+        let image = image.clone();
+        host.set_code(move |machine| functions(machine, &image));
+    }
     let initrd = arguments
         .initrd
         .as_ref()

@@ -6,7 +6,7 @@
 //! vm        the virtual machine, its exits            convert   the processor's state, both ways
 //! journal   what is written                           clock     guest time
 //! kick      a timer that makes it leave the guest     ioctl     what kvm-ioctls does not have
-//! entries   SYSCALL and INT n where KVM lacks them
+//! entries   SYSCALL and INT n where KVM lacks them     counter   RDTSC in the kernel's text
 //! ```
 //!
 //! What is synchronous needs its order only. What comes by itself (an interrupt) is written with the state at which it
@@ -14,6 +14,7 @@
 
 mod clock;
 mod convert;
+mod counter;
 mod entries;
 mod error;
 mod ioctl;
@@ -27,12 +28,13 @@ pub use error::KvmError;
 use super::console::Console;
 use super::emulated::{self, Plan};
 use crate::cpu::cpuid::CpuModel;
-use crate::cpu::state::{State, gpr, seg};
-use crate::machine::{Machine, STATE_VERSION};
+use crate::cpu::state::{State, efer, gpr, seg};
+use crate::machine::{Code, Machine, STATE_VERSION};
 use crate::memory::Memory;
 use crate::tick::{GuestNs, NS_PER_TICK};
 use crate::trace::{Accel, EndReason, Writer};
 use clock::HostClock;
+use counter::Replaced;
 use journal::Journal;
 use session::Session;
 use std::collections::BTreeMap;
@@ -60,7 +62,11 @@ pub struct Host {
     list_period: Duration,
     /// Whether programs get into ring 0 without our help.
     makes_entries: bool,
+    find_code: Option<Box<FindCode>>,
 }
+
+/// Tells where the functions of the kernel in a machine are.
+type FindCode = dyn Fn(&Machine) -> Vec<Code>;
 
 /// Hashes of changed pages are taken this often at accesses; where something arrives by itself, always.
 const LIST_PERIOD: Duration = Duration::from_millis(10);
@@ -74,6 +80,7 @@ impl Host {
             slowdown,
             list_period: LIST_PERIOD,
             makes_entries: entries::makes_entries(&kvm)?,
+            find_code: None,
             kvm,
         })
     }
@@ -82,6 +89,27 @@ impl Host {
     /// itself, which is less overhead, and more to try when ticks are found.
     pub fn set_list_period(&mut self, period: Duration) {
         self.list_period = period;
+    }
+
+    /// Whoever knows where the kernel's functions are when recording begins: RDTSC is recorded there.
+    pub fn set_code(&mut self, find: impl Fn(&Machine) -> Vec<Code> + 'static) {
+        self.find_code = Some(Box::new(find));
+    }
+
+    /// The places of RDTSC in a machine's kernel.
+    fn replaced(&self, machine: &Machine) -> Replaced {
+        let Some(find) = &self.find_code else {
+            return Replaced::default();
+        };
+        let code = find(machine);
+        let long = machine.cpu.state.efer & efer::LMA != 0;
+        let replaced = Replaced::find(&machine.cpu.memory, &code, long);
+        log::info!(
+            "KVM: {} reads of the time-stamp counter in {} functions of the kernel are recorded",
+            replaced.len(),
+            code.len()
+        );
+        replaced
     }
 
     /// In one line, how the guest's clocks work here.
@@ -158,7 +186,9 @@ pub fn record(
     if !host.makes_entries {
         vm.make_entries()?;
     }
-    let mut session = Session::new(vm, machine, journal, clock, host.list_period)?;
+    let replaced = host.replaced(&machine);
+    let places = replaced.len() as u64;
+    let mut session = Session::new(vm, machine, journal, clock, host.list_period, replaced)?;
     session.run(&mut progress)?;
     let (machine, journal, clock, mut statistics) = session.finish()?;
     let now = clock.now();
@@ -166,6 +196,7 @@ pub fn record(
     let reason = journal.live.end().cloned().unwrap_or(EndReason::Halted);
     let wall = started.elapsed();
     statistics.insert("accesses".to_string(), journal.accesses());
+    statistics.insert("time_stamp_places".to_string(), places);
     statistics.insert("guest_slowdown".to_string(), clock.slowdown().into());
     let wall_ms = wall.as_millis() as u64;
     journal.finish(reason.clone(), guest_ns, wall_ms, statistics.clone())?;

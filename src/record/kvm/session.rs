@@ -2,6 +2,7 @@
 
 use super::clock::HostClock;
 use super::convert;
+use super::counter::Replaced;
 use super::entries::Entered;
 use super::error::KvmError;
 use super::journal::Journal;
@@ -42,17 +43,23 @@ pub struct Session {
     /// Host time inside of the guest.
     in_guest: Duration,
     counts: BTreeMap<&'static str, u64>,
+    replaced: Replaced,
 }
 
 impl Session {
     /// A session at the state of `machine`, whose RAM `vm` uses.
     pub fn new(
         mut vm: Vm,
-        machine: Machine,
+        mut machine: Machine,
         mut journal: Journal,
         clock: HostClock,
         list_period: Duration,
+        replaced: Replaced,
     ) -> Result<Session, KvmError> {
+        if replaced.len() > 0 {
+            vm.trap_int3()?;
+            replaced.put_all(&mut machine.cpu.memory);
+        }
         let task_priority = journal.tpr_read(0, 0);
         vm.load(&machine.cpu.state, task_priority)?;
         let now = Instant::now();
@@ -70,6 +77,7 @@ impl Session {
             task_priority,
             in_guest: Duration::ZERO,
             counts: BTreeMap::new(),
+            replaced,
         })
     }
 
@@ -191,7 +199,11 @@ impl Session {
         pages.dedup();
         let memory = &self.machine.cpu.memory;
         let hashes = pages.into_iter().map(|page| {
-            let (whole, unmarked) = compare::page_hashes(memory.page(page as usize));
+            let there = memory.page(page as usize);
+            let seen = self
+                .replaced
+                .page(memory.page_address(page as usize), there);
+            let (whole, unmarked) = compare::page_hashes(seen.as_deref().unwrap_or(there));
             PageHash {
                 page,
                 whole,
@@ -377,10 +389,7 @@ impl Session {
                 Ok(())
             }
             Left::TaskPriority => Ok(()),
-            Left::NotEmulated => {
-                self.count("executed_by_the_engine");
-                self.execute_one()
-            }
+            Left::NotEmulated => self.execute_one(),
             Left::Breakpoint => self.at_breakpoint(),
             other => {
                 self.journal
@@ -405,6 +414,9 @@ impl Session {
     /// taken back and done.
     fn at_breakpoint(&mut self) -> Result<(), KvmError> {
         self.take_state()?;
+        if let Some(done) = self.read_counter() {
+            return done;
+        }
         let cpu = &mut self.machine.cpu;
         let Entered::For(undone) = self.vm.entered(&cpu.state, &cpu.memory) else {
             self.count("exceptions_looked_at");
@@ -446,7 +458,25 @@ impl Session {
     /// An instruction that KVM cannot execute is executed by the engine, on the processor's state.
     fn execute_one(&mut self) -> Result<(), KvmError> {
         self.take_state()?;
+        if let Some(done) = self.read_counter() {
+            return done;
+        }
+        self.count("executed_by_the_engine");
         self.execute()
+    }
+
+    /// Executes the read of the time-stamp counter that stood here, if one did.
+    fn read_counter(&mut self) -> Option<Result<(), KvmError>> {
+        let cpu = &mut self.machine.cpu;
+        let gpa = cpu.probe(cpu.linear_rip())?;
+        if !self.replaced.contains(gpa) {
+            return None;
+        }
+        self.replaced.give_back(&mut cpu.memory, gpa);
+        self.count("time_stamp_reads");
+        let done = self.execute();
+        self.replaced.put(&mut self.machine.cpu.memory, gpa);
+        Some(done)
     }
 
     /// Gives the engine the processor's state.
@@ -509,12 +539,14 @@ impl Session {
             clock,
             counts,
             in_guest,
+            replaced,
             ..
         } = self;
         let mut state = machine.cpu.state;
         vm.store(&machine.cpu.memory, &mut state)?;
         drop(vm);
         machine.cpu.state = state;
+        replaced.give_all_back(&mut machine.cpu.memory);
         machine.cpu.forget_code();
         machine.cpu.state_changed();
         let named = counts.into_iter().map(|(name, n)| (name.to_string(), n));

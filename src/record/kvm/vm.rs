@@ -65,6 +65,8 @@ pub struct Vm {
     sync: bool,
     /// Where programs' entries into ring 0 are made by us.
     entries: Option<Entries>,
+    /// INT3 comes out to us.
+    int3: bool,
 }
 
 /// Opens /dev/kvm, or says in one line why that does not go.
@@ -251,6 +253,7 @@ impl Vm {
             slots,
             sync,
             entries: None,
+            int3: false,
         })
     }
 
@@ -272,21 +275,35 @@ impl Vm {
         self.set_breakpoints(entries::handlers(&state, memory))
     }
 
+    /// INT3 comes out to us. Before the first [`Vm::load`].
+    pub fn trap_int3(&mut self) -> Result<(), KvmError> {
+        self.int3 = true;
+        self.debug([0; 2])
+    }
+
     fn set_breakpoints(&mut self, handlers: [u64; 2]) -> Result<(), KvmError> {
-        let Some(entries) = &mut self.entries else {
-            return Ok(());
-        };
-        if entries.handlers == handlers {
-            return Ok(());
+        if let Some(entries) = &mut self.entries {
+            if entries.handlers == handlers {
+                return Ok(());
+            }
+            entries.handlers = handlers;
         }
-        entries.handlers = handlers;
+        self.debug(handlers)
+    }
+
+    /// Sets breakpoints at first instructions; 0 is none.
+    fn debug(&mut self, at: [u64; 2]) -> Result<(), KvmError> {
         let mut debug = kvm_guest_debug {
-            control: KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP,
+            control: KVM_GUESTDBG_ENABLE,
             ..kvm_guest_debug::default()
         };
-        for (n, &handler) in handlers.iter().enumerate() {
-            if handler != 0 {
-                debug.arch.debugreg[n] = handler;
+        if self.int3 {
+            debug.control |= KVM_GUESTDBG_USE_SW_BP;
+        }
+        for (n, &address) in at.iter().enumerate() {
+            if address != 0 {
+                debug.control |= KVM_GUESTDBG_USE_HW_BP;
+                debug.arch.debugreg[n] = address;
                 // DR7: G0 and G1; a length and a kind of 0 are an instruction.
                 debug.arch.debugreg[7] |= 2 << (2 * n);
             }
