@@ -13,7 +13,7 @@ use crate::cpu::world::{Interrupt, Pending, Wait, World};
 use crate::machine::{Machine, compare};
 use crate::tick::{GuestNs, Tick};
 use crate::trace::{EndReason, PageHash, PageList, Stand, What};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// Where nothing happens by itself, the guest is stopped for them this often.
@@ -44,6 +44,8 @@ pub struct Session {
     in_guest: Duration,
     counts: BTreeMap<&'static str, u64>,
     replaced: Replaced,
+    /// All pages that were ever listed.
+    written: BTreeSet<u32>,
 }
 
 impl Session {
@@ -62,6 +64,13 @@ impl Session {
         }
         let task_priority = journal.tpr_read(0, 0);
         vm.load(&machine.cpu.state, task_priority)?;
+        vm.follow_handlers(&machine.cpu.memory)?;
+        // Nothing is executed by this, but what KVM says of the processor is of that state.
+        vm.complete()?;
+        if let Some(linear) = journal.live.watch().address() {
+            vm.break_at(linear)?;
+        }
+        let halted = machine.cpu.state.activity == activity::HALTED;
         let now = Instant::now();
         Ok(Session {
             vm,
@@ -69,7 +78,7 @@ impl Session {
             journal,
             clock,
             at_access: true,
-            halted: false,
+            halted,
             shut_down: false,
             placed: now,
             listed: now,
@@ -78,6 +87,7 @@ impl Session {
             in_guest: Duration::ZERO,
             counts: BTreeMap::new(),
             replaced,
+            written: BTreeSet::new(),
         })
     }
 
@@ -95,7 +105,7 @@ impl Session {
             if self.journal.flush_if_due() {
                 progress(self.journal.live.guest_ns(now), self.journal.bytes());
             }
-            if self.journal.live.end().is_some() {
+            if self.journal.live.is_over() {
                 return self.come_to_rest();
             }
             let waits = self.deliver(pending, now)?;
@@ -151,7 +161,7 @@ impl Session {
     /// Writes down where the processor stands, and what RAM is like there, unless the place is clear anyway. Only where
     /// it is settled.
     fn place(&mut self) -> Result<(), KvmError> {
-        if self.at_access {
+        if self.at_access || !self.journal.records() {
             return Ok(());
         }
         let stand = self.stand()?;
@@ -192,11 +202,15 @@ impl Session {
 
     /// Writes hashes of what changed in RAM, and the processor's state.
     fn list(&mut self) -> Result<(), KvmError> {
+        if !self.journal.records() {
+            return Ok(());
+        }
         self.count("page_lists");
         let mut pages = self.vm.take_dirty()?;
         pages.extend(self.machine.cpu.take_dirty());
         pages.sort_unstable();
         pages.dedup();
+        self.written.extend(&pages);
         let memory = &self.machine.cpu.memory;
         let hashes = pages.into_iter().map(|page| {
             let there = memory.page(page as usize);
@@ -228,7 +242,7 @@ impl Session {
         let live = &mut self.journal.live;
         let wait = self.clock.stopped(|| live.wait(now, 0, interruptible));
         // A deadline that is due is looked at again by the loop.
-        if wait == Wait::Ended && self.journal.live.end().is_none() {
+        if wait == Wait::Ended && !self.journal.live.is_over() {
             self.journal.live.finish(EndReason::Halted);
         }
         Ok(())
@@ -414,6 +428,10 @@ impl Session {
     /// taken back and done.
     fn at_breakpoint(&mut self) -> Result<(), KvmError> {
         self.take_state()?;
+        if self.vm.is_at_moment(self.machine.cpu.linear_rip()) {
+            self.journal.live.watch().reached();
+            return Ok(());
+        }
         if let Some(done) = self.read_counter() {
             return done;
         }
@@ -523,14 +541,14 @@ impl Session {
             let left = self.vm.enter()?;
             self.handle(left)?;
         }
-        if !self.at_access {
+        if !self.at_access && self.journal.records() {
             let stand = self.stand()?;
             self.journal.stand(stand);
         }
         self.list()
     }
 
-    /// Takes it apart.
+    /// Takes it apart. The machine has the processor's state, and all pages that are not zero are dirty.
     pub fn finish(self) -> Result<(Machine, Journal, HostClock, BTreeMap<String, u64>), KvmError> {
         let Session {
             mut vm,
@@ -540,11 +558,20 @@ impl Session {
             counts,
             in_guest,
             replaced,
+            halted,
+            written,
             ..
         } = self;
         let mut state = machine.cpu.state;
         vm.store(&machine.cpu.memory, &mut state)?;
+        let changed = vm.take_dirty()?;
         drop(vm);
+        for page in changed.into_iter().chain(written) {
+            machine.cpu.memory.mark_dirty(page as usize);
+        }
+        if halted {
+            state.activity = activity::HALTED;
+        }
         machine.cpu.state = state;
         replaced.give_all_back(&mut machine.cpu.memory);
         machine.cpu.forget_code();

@@ -9,6 +9,7 @@ use super::error::{KvmError, call};
 use super::ioctl;
 use super::kick::Kicker;
 use crate::cpu::cpuid::{CpuModel, Leaf};
+use crate::cpu::debug::dr7;
 use crate::cpu::flags::bits;
 use crate::cpu::msr::index::LSTAR;
 use crate::cpu::state::State;
@@ -49,7 +50,7 @@ pub enum Left {
     TaskPriority,
     /// An instruction that KVM cannot execute.
     NotEmulated,
-    /// The processor stands at one of our breakpoints, or behind an INT3.
+    /// An instruction with one of our breakpoints comes next, or an INT3.
     Breakpoint,
     /// Something that should not be.
     Other(String),
@@ -67,6 +68,8 @@ pub struct Vm {
     entries: Option<Entries>,
     /// INT3 comes out to us.
     int3: bool,
+    /// Linear address of an instruction that somebody waits for.
+    moment: Option<u64>,
 }
 
 /// Opens /dev/kvm, or says in one line why that does not go.
@@ -254,6 +257,7 @@ impl Vm {
             sync,
             entries: None,
             int3: false,
+            moment: None,
         })
     }
 
@@ -278,21 +282,19 @@ impl Vm {
     /// INT3 comes out to us. Before the first [`Vm::load`].
     pub fn trap_int3(&mut self) -> Result<(), KvmError> {
         self.int3 = true;
-        self.debug([0; 2])
+        self.debug()
     }
 
     fn set_breakpoints(&mut self, handlers: [u64; 2]) -> Result<(), KvmError> {
-        if let Some(entries) = &mut self.entries {
-            if entries.handlers == handlers {
-                return Ok(());
-            }
-            entries.handlers = handlers;
+        match &mut self.entries {
+            Some(entries) if entries.handlers != handlers => entries.handlers = handlers,
+            _ => return Ok(()),
         }
-        self.debug(handlers)
+        self.debug()
     }
 
-    /// Sets breakpoints at first instructions; 0 is none.
-    fn debug(&mut self, at: [u64; 2]) -> Result<(), KvmError> {
+    /// Sets what stops the guest.
+    fn debug(&mut self) -> Result<(), KvmError> {
         let mut debug = kvm_guest_debug {
             control: KVM_GUESTDBG_ENABLE,
             ..kvm_guest_debug::default()
@@ -300,17 +302,20 @@ impl Vm {
         if self.int3 {
             debug.control |= KVM_GUESTDBG_USE_SW_BP;
         }
-        for (n, &address) in at.iter().enumerate() {
-            if address != 0 {
-                debug.control |= KVM_GUESTDBG_USE_HW_BP;
-                debug.arch.debugreg[n] = address;
-                // DR7: G0 and G1; a length and a kind of 0 are an instruction.
-                debug.arch.debugreg[7] |= 2 << (2 * n);
-            }
+        let handlers = self.entries.as_ref().map_or([0; 2], |e| e.handlers);
+        let at = handlers
+            .into_iter()
+            .filter(|&at| at != 0)
+            .chain(self.moment);
+        for (n, address) in at.enumerate() {
+            debug.control |= KVM_GUESTDBG_USE_HW_BP;
+            debug.arch.debugreg[n] = address;
+            // Local and global enable; a length and a kind of 0 are an instruction.
+            debug.arch.debugreg[7] |= dr7::FIXED | 3 << (2 * n);
         }
         self.vcpu
             .set_guest_debug(&debug)
-            .map_err(call("cannot set a breakpoint"))
+            .map_err(call("no breakpoint can be set in the guest"))
     }
 
     /// What the processor came to a breakpoint for; `state` is how it stands there.
@@ -408,6 +413,18 @@ impl Vm {
         self.vcpu
             .get_regs()
             .map_err(call("cannot read the processor's registers"))
+    }
+
+    /// Leaves the guest before the instruction at a linear address, by a debug register that the guest does not see
+    /// (KVM API, 4.87).
+    pub fn break_at(&mut self, linear: u64) -> Result<(), KvmError> {
+        self.moment = Some(linear);
+        self.debug()
+    }
+
+    /// Whether that is where the processor stands.
+    pub fn is_at_moment(&self, linear: u64) -> bool {
+        self.moment == Some(linear)
     }
 
     /// Whether nothing is half done: no event on its way into the guest.
