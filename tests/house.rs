@@ -16,7 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("replay", &["machine", "cpu", "memory", "trace", "tick"]),
     ("record", &["machine", "cpu", "memory", "trace", "tick"]),
     ("timeline", &["replay", "machine", "cpu", "memory", "trace", "tick"]),
-    ("guest", &["timeline", "cpu", "tick"]),
+    ("guest", &["timeline", "machine", "cpu", "tick"]),
     ("monitor", &["guest", "timeline", "tick"]),
     ("gdb", &["monitor", "guest", "timeline", "tick"]),
     ("demo", &[]),

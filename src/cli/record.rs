@@ -17,6 +17,7 @@ use super::output::{self, thousands};
 use super::progress::Progress;
 use super::takes::FileTakes;
 use super::when;
+use crate::guest::code::functions;
 use crate::record::console::{Console, OutputOnly, Stdio, catch_signals};
 use crate::record::emulated::{self, Outcome, Plan, RecordError};
 use crate::record::kvm::Host;
@@ -35,7 +36,7 @@ pub fn run(arguments: &RecordArguments, cache: &CacheArguments) -> Result<ExitCo
     };
     let accel = arguments.accel.unwrap_or(Accel::Emulate);
     let before = arguments.accel_before.unwrap_or(accel);
-    let host = match (accel, before) {
+    let mut host = match (accel, before) {
         (Accel::Emulate, Accel::Emulate) => None,
         (Accel::Kvm, _) => Some(Host::open().context("--accel kvm")?),
         (_, Accel::Kvm) => Some(Host::open().context("--accel-before kvm")?),
@@ -46,6 +47,10 @@ pub fn run(arguments: &RecordArguments, cache: &CacheArguments) -> Result<ExitCo
         );
     }
     let image = super::read(kernel, "the kernel image")?;
+    if let Some(host) = &mut host {
+        let image = image.clone();
+        host.set_code(move |machine| functions(machine, &image));
+    }
     let initrd = arguments
         .initrd
         .as_ref()

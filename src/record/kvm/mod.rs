@@ -6,6 +6,7 @@
 //! vm        the virtual machine, its exits            convert   the processor's state, both ways
 //! journal   what is written                           clock     guest time
 //! kick      a timer that makes it leave the guest     ioctl     what kvm-ioctls does not have
+//! entries   SYSCALL and INT n where KVM lacks them     counter   RDTSC in the kernel's text
 //! ```
 //!
 //! What is synchronous needs its order only. What comes by itself (an interrupt) is written with the state at which it
@@ -13,6 +14,8 @@
 
 mod clock;
 mod convert;
+mod counter;
+mod entries;
 mod error;
 mod ioctl;
 mod journal;
@@ -27,12 +30,13 @@ use super::emulated::{self, Plan};
 use super::handover::Handover;
 use super::live::Live;
 use crate::cpu::cpuid::CpuModel;
-use crate::cpu::state::{State, gpr, seg};
-use crate::machine::{Machine, STATE_VERSION};
+use crate::cpu::state::{State, efer, gpr, seg};
+use crate::machine::{Code, Machine, STATE_VERSION};
 use crate::memory::Memory;
 use crate::tick::{GuestNs, NS_PER_TICK, Tick};
 use crate::trace::{Accel, EndReason, MachineConfig, Writer};
 use clock::HostClock;
+use counter::Replaced;
 use journal::Journal;
 use session::Session;
 use std::collections::BTreeMap;
@@ -58,7 +62,13 @@ pub struct Host {
     kvm: kvm_ioctls::Kvm,
     slowdown: u32,
     list_period: Duration,
+    /// Whether programs get into ring 0 without our help.
+    makes_entries: bool,
+    find_code: Option<Box<FindCode>>,
 }
+
+/// Tells where the functions of the kernel in a machine are.
+type FindCode = dyn Fn(&Machine) -> Vec<Code>;
 
 /// Hashes of changed pages are taken this often at accesses; where something arrives by itself, always.
 const LIST_PERIOD: Duration = Duration::from_millis(10);
@@ -69,9 +79,11 @@ impl Host {
         let kvm = vm::open()?;
         let slowdown = measure_slowdown(&kvm)?;
         Ok(Host {
-            kvm,
             slowdown,
             list_period: LIST_PERIOD,
+            makes_entries: entries::makes_entries(&kvm)?,
+            find_code: None,
+            kvm,
         })
     }
 
@@ -79,6 +91,27 @@ impl Host {
     /// itself, which is less overhead, and more to try when ticks are found.
     pub fn set_list_period(&mut self, period: Duration) {
         self.list_period = period;
+    }
+
+    /// Whoever knows where the kernel's functions are when recording begins: RDTSC is recorded there.
+    pub fn set_code(&mut self, find: impl Fn(&Machine) -> Vec<Code> + 'static) {
+        self.find_code = Some(Box::new(find));
+    }
+
+    /// The places of RDTSC in a machine's kernel.
+    fn replaced(&self, machine: &Machine) -> Replaced {
+        let Some(find) = &self.find_code else {
+            return Replaced::default();
+        };
+        let code = find(machine);
+        let long = machine.cpu.state.efer & efer::LMA != 0;
+        let replaced = Replaced::find(&machine.cpu.memory, &code, long);
+        log::info!(
+            "KVM: {} reads of the time-stamp counter in {} functions of the kernel are recorded",
+            replaced.len(),
+            code.len()
+        );
+        replaced
     }
 
     /// The processor of a plan that is the same in the engine and here.
@@ -228,10 +261,16 @@ fn run_session(
     let journal = Journal::new(live, writer);
     let clock = HostClock::new(host.slowdown);
     // SAFETY: the session holds the machine until the virtual one is dropped, and uses its RAM between runs only.
-    let vm = unsafe { Vm::new(&host.kvm, &machine.cpu.memory, machine.cpu.model())? };
-    let mut session = Session::new(vm, machine, journal, clock, host.list_period)?;
+    let mut vm = unsafe { Vm::new(&host.kvm, &machine.cpu.memory, machine.cpu.model())? };
+    if !host.makes_entries {
+        vm.make_entries()?;
+    }
+    let replaced = host.replaced(&machine);
+    let places = replaced.len() as u64;
+    let mut session = Session::new(vm, machine, journal, clock, host.list_period, replaced)?;
     session.run(progress)?;
-    let (mut machine, journal, clock, statistics) = session.finish()?;
+    let (mut machine, journal, clock, mut statistics) = session.finish()?;
+    statistics.insert("time_stamp_places".to_string(), places);
     let now = clock.now();
     machine.cpu.set_tick(now);
     Ok(Ran {

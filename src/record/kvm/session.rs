@@ -2,11 +2,13 @@
 
 use super::clock::HostClock;
 use super::convert;
+use super::counter::Replaced;
+use super::entries::Entered;
 use super::error::KvmError;
 use super::journal::Journal;
 use super::vm::{Left, Vm};
 use crate::cpu::mmu::bus_parts;
-use crate::cpu::state::{activity, seg};
+use crate::cpu::state::{State, activity, seg};
 use crate::cpu::world::{Interrupt, Pending, Wait, World};
 use crate::machine::{Machine, compare};
 use crate::tick::{GuestNs, Tick};
@@ -41,6 +43,7 @@ pub struct Session {
     /// Host time inside of the guest.
     in_guest: Duration,
     counts: BTreeMap<&'static str, u64>,
+    replaced: Replaced,
     /// All pages that were ever listed.
     written: BTreeSet<u32>,
 }
@@ -49,13 +52,19 @@ impl Session {
     /// A session at the state of `machine`, whose RAM `vm` uses.
     pub fn new(
         mut vm: Vm,
-        machine: Machine,
+        mut machine: Machine,
         mut journal: Journal,
         clock: HostClock,
         list_period: Duration,
+        replaced: Replaced,
     ) -> Result<Session, KvmError> {
+        if replaced.len() > 0 {
+            vm.trap_int3()?;
+            replaced.put_all(&mut machine.cpu.memory);
+        }
         let task_priority = journal.tpr_read(0, 0);
         vm.load(&machine.cpu.state, task_priority)?;
+        vm.follow_handlers(&machine.cpu.memory)?;
         // Nothing is executed by this, but what KVM says of the processor is of that state.
         vm.complete()?;
         if let Some(linear) = journal.live.watch().address() {
@@ -77,6 +86,7 @@ impl Session {
             task_priority,
             in_guest: Duration::ZERO,
             counts: BTreeMap::new(),
+            replaced,
             written: BTreeSet::new(),
         })
     }
@@ -172,18 +182,22 @@ impl Session {
     fn stand(&mut self) -> Result<Stand, KvmError> {
         let mut state = self.machine.cpu.state;
         self.vm.store(&self.machine.cpu.memory, &mut state)?;
+        Ok(self.stand_of(&state))
+    }
+
+    fn stand_of(&self, state: &State) -> Stand {
         let linear = if state.code64() {
             state.rip()
         } else {
             state.seg_base[seg::CS].wrapping_add(state.rip()) & 0xffff_ffff
         };
-        Ok(Stand {
+        Stand {
             rip: state.rip(),
             linear,
-            general: compare::general_hash_of(&state),
-            vector: compare::vector_hash(&state),
+            general: compare::general_hash_of(state),
+            vector: compare::vector_hash(state),
             elapsed_ns: self.placed.elapsed().as_nanos() as u64,
-        })
+        }
     }
 
     /// Writes hashes of what changed in RAM, and the processor's state.
@@ -199,7 +213,11 @@ impl Session {
         self.written.extend(&pages);
         let memory = &self.machine.cpu.memory;
         let hashes = pages.into_iter().map(|page| {
-            let (whole, unmarked) = compare::page_hashes(memory.page(page as usize));
+            let there = memory.page(page as usize);
+            let seen = self
+                .replaced
+                .page(memory.page_address(page as usize), there);
+            let (whole, unmarked) = compare::page_hashes(seen.as_deref().unwrap_or(there));
             PageHash {
                 page,
                 whole,
@@ -246,6 +264,9 @@ impl Session {
         let entered = Instant::now();
         let left = self.vm.enter()?;
         self.in_guest += entered.elapsed();
+        if left != Left::Breakpoint {
+            self.vm.follow_handlers(&self.machine.cpu.memory)?;
+        }
         self.handle(left)
     }
 
@@ -339,6 +360,9 @@ impl Session {
                     .cpu
                     .access_msr(&mut self.journal, now, msr, Some(value));
                 self.vm.answer_msr(taken);
+                if taken.is_some() {
+                    self.vm.keep_msr(msr, value);
+                }
             }
             other => return self.answer_without_data(other).map(|()| false),
         }
@@ -378,12 +402,9 @@ impl Session {
                 self.count("windows");
                 Ok(())
             }
-            Left::Breakpoint => {
-                self.journal.live.watch().reached();
-                Ok(())
-            }
             Left::TaskPriority => Ok(()),
             Left::NotEmulated => self.execute_one(),
+            Left::Breakpoint => self.at_breakpoint(),
             other => {
                 self.journal
                     .live
@@ -403,11 +424,81 @@ impl Session {
         }
     }
 
+    /// At the first instruction of a handler: the guest's own exceptions go on, and what KVM made one of by mistake is
+    /// taken back and done.
+    fn at_breakpoint(&mut self) -> Result<(), KvmError> {
+        self.take_state()?;
+        if self.vm.is_at_moment(self.machine.cpu.linear_rip()) {
+            self.journal.live.watch().reached();
+            return Ok(());
+        }
+        if let Some(done) = self.read_counter() {
+            return done;
+        }
+        let cpu = &mut self.machine.cpu;
+        let Entered::For(undone) = self.vm.entered(&cpu.state, &cpu.memory) else {
+            self.count("exceptions_looked_at");
+            return self.execute();
+        };
+        let now = self.clock.now();
+        cpu.state = undone.before;
+        cpu.state_changed();
+        cpu.set_tick(now);
+        if !undone.system_call {
+            self.count("interrupt_instructions");
+            self.clobbered(&undone.written)?;
+            return self.execute();
+        }
+        // RCX and R11 before are lost: the state behind it is what it can be known by.
+        self.count("system_calls");
+        self.machine.run(&mut self.journal, now + 1, true);
+        self.clobbered(&undone.written)?;
+        self.vm.load(&self.machine.cpu.state, self.task_priority)
+    }
+
+    /// Writes down that words of RAM are other than the guest made them, where the engine's processor stands.
+    fn clobbered(&mut self, written: &[(u64, u64)]) -> Result<(), KvmError> {
+        let stand = self.stand_of(&self.machine.cpu.state);
+        self.journal.stand(stand);
+        let mut words = written.iter().peekable();
+        while let Some(&(gpa, word)) = words.next() {
+            let mut bytes = word.to_le_bytes().to_vec();
+            while let Some(&(_, word)) = words.next_if(|next| next.0 == gpa + bytes.len() as u64) {
+                bytes.extend_from_slice(&word.to_le_bytes());
+            }
+            self.journal.written(gpa, &bytes);
+        }
+        self.at_access = false;
+        self.placed = Instant::now();
+        Ok(())
+    }
+
     /// An instruction that KVM cannot execute is executed by the engine, on the processor's state.
     fn execute_one(&mut self) -> Result<(), KvmError> {
+        self.take_state()?;
+        if let Some(done) = self.read_counter() {
+            return done;
+        }
         self.count("executed_by_the_engine");
-        let now = self.clock.now();
-        let before = self.journal.accesses();
+        self.execute()
+    }
+
+    /// Executes the read of the time-stamp counter that stood here, if one did.
+    fn read_counter(&mut self) -> Option<Result<(), KvmError>> {
+        let cpu = &mut self.machine.cpu;
+        let gpa = cpu.probe(cpu.linear_rip())?;
+        if !self.replaced.contains(gpa) {
+            return None;
+        }
+        self.replaced.give_back(&mut cpu.memory, gpa);
+        self.count("time_stamp_reads");
+        let done = self.execute();
+        self.replaced.put(&mut self.machine.cpu.memory, gpa);
+        Some(done)
+    }
+
+    /// Gives the engine the processor's state.
+    fn take_state(&mut self) -> Result<(), KvmError> {
         let cpu = &mut self.machine.cpu;
         let mut state = cpu.state;
         self.vm.store(&cpu.memory, &mut state)?;
@@ -415,7 +506,14 @@ impl Session {
         // Whatever was derived from RAM is out of date.
         cpu.forget_code();
         cpu.state_changed();
-        cpu.set_tick(now);
+        Ok(())
+    }
+
+    /// The engine executes one instruction, and the processor gets the state after it.
+    fn execute(&mut self) -> Result<(), KvmError> {
+        let now = self.clock.now();
+        let before = self.journal.accesses();
+        self.machine.cpu.set_tick(now);
         self.machine.run(&mut self.journal, now + 1, true);
         match self.machine.cpu.state.activity {
             activity::SHUTDOWN => {
@@ -459,6 +557,7 @@ impl Session {
             clock,
             counts,
             in_guest,
+            replaced,
             halted,
             written,
             ..
@@ -474,6 +573,7 @@ impl Session {
             state.activity = activity::HALTED;
         }
         machine.cpu.state = state;
+        replaced.give_all_back(&mut machine.cpu.memory);
         machine.cpu.forget_code();
         machine.cpu.state_changed();
         let named = counts.into_iter().map(|(name, n)| (name.to_string(), n));

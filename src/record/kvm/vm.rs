@@ -4,12 +4,14 @@
 //! kicks). CPUID answers from the recording's table; filtered MSRs leave. KVM API, 4.1 to 4.35, 4.97, 5, 7.21, 7.22.
 
 use super::convert;
+use super::entries::{self, Entered, Entries};
 use super::error::{KvmError, call};
 use super::ioctl;
 use super::kick::Kicker;
 use crate::cpu::cpuid::{CpuModel, Leaf};
 use crate::cpu::debug::dr7;
 use crate::cpu::flags::bits;
+use crate::cpu::msr::index::LSTAR;
 use crate::cpu::state::State;
 use crate::memory::{HIGH_RAM, Memory, PAGE_BYTES, PCI_HOLE};
 use kvm_bindings::*;
@@ -46,10 +48,10 @@ pub enum Left {
     Kicked,
     /// The guest changed CR8.
     TaskPriority,
-    /// The instruction of [`Vm::break_at`] comes next.
-    Breakpoint,
     /// An instruction that KVM cannot execute.
     NotEmulated,
+    /// An instruction with one of our breakpoints comes next, or an INT3.
+    Breakpoint,
     /// Something that should not be.
     Other(String),
 }
@@ -62,6 +64,12 @@ pub struct Vm {
     vm: VmFd,
     slots: Vec<(u32, u64, usize)>,
     sync: bool,
+    /// Where programs' entries into ring 0 are made by us.
+    entries: Option<Entries>,
+    /// INT3 comes out to us.
+    int3: bool,
+    /// Linear address of an instruction that somebody waits for.
+    moment: Option<u64>,
 }
 
 /// Opens /dev/kvm, or says in one line why that does not go.
@@ -159,8 +167,8 @@ fn cpuid_table(model: &CpuModel) -> Result<CpuId, KvmError> {
     CpuId::from_entries(&entries).map_err(|_| KvmError::Lacks("room for the CPUID table"))
 }
 
-/// Everything but what KVM and the engine treat alike leaves the guest.
-fn filter_msrs(vm: &VmFd) -> Result<(), KvmError> {
+/// Everything but what KVM and the engine treat alike leaves the guest, and one more if asked.
+fn filter_msrs(vm: &VmFd, ours: Option<u32>) -> Result<(), KvmError> {
     let cap = kvm_enable_cap {
         cap: KVM_CAP_X86_USER_SPACE_MSR,
         args: [
@@ -176,7 +184,7 @@ fn filter_msrs(vm: &VmFd) -> Result<(), KvmError> {
     // Two ranges hold all that is let through; a bit is 1 for what is.
     let mut low = [0u8; 0x400 / 8];
     let mut high = [0u8; 0x400 / 8];
-    for msr in convert::shared_msrs() {
+    for msr in convert::shared_msrs().filter(|&msr| Some(msr) != ours) {
         let (map, n) = if msr < 0x400 {
             (&mut low, msr)
         } else {
@@ -207,7 +215,7 @@ impl Vm {
         let vm = kvm.create_vm().map_err(call("cannot make a machine"))?;
         // Where the host does not need it, it may refuse.
         let _ = vm.set_tss_address(TSS_ADDRESS);
-        filter_msrs(&vm)?;
+        filter_msrs(&vm, None)?;
         let mut slots = Vec::new();
         let low = memory.bytes().min(PCI_HOLE);
         let mut parts = vec![(0, low, 0)];
@@ -247,11 +255,102 @@ impl Vm {
             vm,
             slots,
             sync,
+            entries: None,
+            int3: false,
+            moment: None,
         })
+    }
+
+    /// Programs' entries into ring 0 are made by us. Before the first [`Vm::load`].
+    pub fn make_entries(&mut self) -> Result<(), KvmError> {
+        self.entries = Some(Entries::default());
+        filter_msrs(&self.vm, Some(LSTAR))
+    }
+
+    /// Lets breakpoints follow the guest's handlers, where entries are made by us.
+    pub fn follow_handlers(&mut self, memory: &Memory) -> Result<(), KvmError> {
+        if self.entries.is_none() {
+            return Ok(());
+        }
+        let failed = call("cannot read the processor's state");
+        let mut state = State::reset();
+        let sregs = self.vcpu.get_sregs().map_err(&failed)?;
+        convert::put_sregs(&sregs, memory, &mut state);
+        self.set_breakpoints(entries::handlers(&state, memory))
+    }
+
+    /// INT3 comes out to us. Before the first [`Vm::load`].
+    pub fn trap_int3(&mut self) -> Result<(), KvmError> {
+        self.int3 = true;
+        self.debug()
+    }
+
+    fn set_breakpoints(&mut self, handlers: [u64; 2]) -> Result<(), KvmError> {
+        match &mut self.entries {
+            Some(entries) if entries.handlers != handlers => entries.handlers = handlers,
+            _ => return Ok(()),
+        }
+        self.debug()
+    }
+
+    /// Sets what stops the guest.
+    fn debug(&mut self) -> Result<(), KvmError> {
+        let mut debug = kvm_guest_debug {
+            control: KVM_GUESTDBG_ENABLE,
+            ..kvm_guest_debug::default()
+        };
+        if self.int3 {
+            debug.control |= KVM_GUESTDBG_USE_SW_BP;
+        }
+        let handlers = self.entries.as_ref().map_or([0; 2], |e| e.handlers);
+        let at = handlers
+            .into_iter()
+            .filter(|&at| at != 0)
+            .chain(self.moment);
+        for (n, address) in at.enumerate() {
+            debug.control |= KVM_GUESTDBG_USE_HW_BP;
+            debug.arch.debugreg[n] = address;
+            // Local and global enable; a length and a kind of 0 are an instruction.
+            debug.arch.debugreg[7] |= dr7::FIXED | 3 << (2 * n);
+        }
+        self.vcpu
+            .set_guest_debug(&debug)
+            .map_err(call("no breakpoint can be set in the guest"))
+    }
+
+    /// What the processor came to a breakpoint for; `state` is how it stands there.
+    pub fn entered(&mut self, state: &State, memory: &Memory) -> Entered {
+        match &mut self.entries {
+            Some(entries) => entries.look(state, memory),
+            None => Entered::Rightly,
+        }
+    }
+
+    /// The guest has written IA32_LSTAR, which is kept for it.
+    pub fn keep_msr(&mut self, msr: u32, value: u64) {
+        if let Some(entries) = &mut self.entries
+            && msr == LSTAR
+        {
+            entries.lstar = value;
+        }
+    }
+
+    /// Whether the processor stands between SYSCALL and the page fault that is made of it.
+    fn is_half_way(&self) -> bool {
+        self.entries.is_some() && self.regs().is_ok_and(|regs| regs.rip == entries::NOWHERE)
     }
 
     /// Puts a state into the processor.
     pub fn load(&mut self, state: &State, task_priority: u64) -> Result<(), KvmError> {
+        let mut there = *state;
+        if let Some(entries) = &mut self.entries {
+            (entries.lstar, entries.cr2) = (state.lstar, state.cr2);
+            there.lstar = entries::NOWHERE;
+        }
+        self.load_as(&there, task_priority)
+    }
+
+    fn load_as(&mut self, state: &State, task_priority: u64) -> Result<(), KvmError> {
         let failed = call("cannot set the processor's state");
         self.vcpu
             .set_sregs(&convert::sregs_of(state, task_priority))
@@ -300,6 +399,9 @@ impl Vm {
         convert::put_msrs(msrs.as_slice(), state);
         let events = self.vcpu.get_vcpu_events().map_err(&failed)?;
         convert::runs(state, events.interrupt.shadow != 0, events.nmi.masked != 0);
+        if let Some(entries) = &self.entries {
+            state.lstar = entries.lstar;
+        }
         Ok(())
     }
 
@@ -316,16 +418,13 @@ impl Vm {
     /// Leaves the guest before the instruction at a linear address, by a debug register that the guest does not see
     /// (KVM API, 4.87).
     pub fn break_at(&mut self, linear: u64) -> Result<(), KvmError> {
-        let mut debug = kvm_guest_debug {
-            control: KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP,
-            ..kvm_guest_debug::default()
-        };
-        debug.arch.debugreg[0] = linear;
-        // Local and global enable of DR0, an instruction.
-        debug.arch.debugreg[7] = dr7::FIXED | 3;
-        self.vcpu
-            .set_guest_debug(&debug)
-            .map_err(call("no breakpoint can be set in the guest"))
+        self.moment = Some(linear);
+        self.debug()
+    }
+
+    /// Whether that is where the processor stands.
+    pub fn is_at_moment(&self, linear: u64) -> bool {
+        self.moment == Some(linear)
     }
 
     /// Whether nothing is half done: no event on its way into the guest.
@@ -336,7 +435,7 @@ impl Vm {
             .map_err(call("cannot read what is pending"))?;
         let exception = events.exception.injected | events.exception.pending;
         let other = events.interrupt.injected | events.nmi.injected | events.nmi.pending;
-        Ok(exception | other == 0)
+        Ok(exception | other == 0 && !self.is_half_way())
     }
 
     /// Whether an NMI would be delivered at once.
@@ -350,7 +449,7 @@ impl Vm {
 
     /// Whether a maskable interrupt would be.
     pub fn takes_interrupt(&mut self) -> bool {
-        self.vcpu.get_kvm_run().ready_for_interrupt_injection != 0
+        self.vcpu.get_kvm_run().ready_for_interrupt_injection != 0 && !self.is_half_way()
     }
 
     /// RFLAGS.IF.
