@@ -324,7 +324,7 @@ pub(super) fn end_reason(live: &Live) -> EndReason {
         (Some(reason), _) => reason.clone(),
         (None, Some(Came::Moment(moment))) => EndReason::Limit(moment.to_string()),
         (None, Some(Came::Asked)) => EndReason::UserQuit,
-        (None, None) => EndReason::Halted,
+        (None, Some(Came::Look) | None) => EndReason::Halted,
     }
 }
 
