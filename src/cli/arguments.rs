@@ -18,6 +18,8 @@ const EXAMPLES: &str = "Examples:
       Record a small kernel with a bug in it and find the culprit backwards with GDB.
   retrovisor --record boot.rvr --kernel vmlinuz --initrd initramfs.cpio --append console=ttyS0
       Record a Linux boot. The console is here; Ctrl-A x ends the recording, Ctrl-A h shows help.
+  retrovisor --record login.rvr --kernel vmlinuz --initrd initramfs.cpio --record-from console:login:
+      Record from where the guest has printed «login:»; until then it only runs.
   retrovisor boot.rvr --at end
       Serve the recording to GDB, from its end: gdb vmlinux -ex 'target remote 127.0.0.1:1234'
   retrovisor --record k.rvr --kernel my-kernel.elf --console none --for 10
@@ -476,7 +478,7 @@ mod tests {
             CommandLine::try_parse_from(words).unwrap_or_else(|e| panic!("{line}: {e}"));
             count += 1;
         }
-        assert_eq!(count, 5);
+        assert_eq!(count, 6);
     }
 
     #[test]
