@@ -2,11 +2,12 @@
 
 use super::clock::HostClock;
 use super::convert;
-use super::counter::Replaced;
-use super::entries::Entered;
+use super::entries::{Entered, Instruction};
 use super::error::KvmError;
 use super::journal::Journal;
+use super::replaced::Replaced;
 use super::vm::{Left, Vm};
+use crate::cpu::flags::bits;
 use crate::cpu::mmu::bus_parts;
 use crate::cpu::state::{State, activity, seg};
 use crate::cpu::world::{Interrupt, Pending, Wait, World};
@@ -119,11 +120,13 @@ impl Session {
 
     /// Delivers what is pending if the guest can take it now. Gives whether something still waits.
     fn deliver(&mut self, pending: Pending, now: Tick) -> Result<bool, KvmError> {
+        if (pending.interrupt || pending.nmi) && !self.halted {
+            self.settle_resume_flag()?;
+        }
         if pending.nmi && self.vm.takes_nmi()? {
             self.place()?;
             if let Some(Interrupt::Nmi) = self.journal.live.interrupt(now, 0, false) {
                 self.journal.arrival(What::Nmi, now);
-                self.vm.clear_resume_flag()?;
                 self.vm.nmi()?;
                 self.arrived("nmi");
             }
@@ -140,7 +143,6 @@ impl Session {
         self.place()?;
         if let Some(Interrupt::Vector(vector)) = self.journal.live.interrupt(now, 0, true) {
             self.journal.arrival(What::Interrupt { vector }, now);
-            self.vm.clear_resume_flag()?;
             self.vm.interrupt(vector)?;
             self.arrived(if at_access {
                 "interrupts_at_accesses"
@@ -149,6 +151,20 @@ impl Session {
             });
         }
         Ok(false)
+    }
+
+    /// RFLAGS.RF goes into the frame of what is delivered. Where it is set, nobody can tell whether it is the guest's
+    /// (between IRET and the next instruction, within a repeated one) or of a page fault that the host has seen to: the
+    /// engine finishes the instruction, after which it is clear.
+    fn settle_resume_flag(&mut self) -> Result<(), KvmError> {
+        let set = self.vm.regs()?.rflags & bits::RF != 0;
+        if !set || self.at_access || !self.vm.is_settled()? {
+            return Ok(());
+        }
+        self.count("instructions_finished");
+        self.execute_one()?;
+        // What KVM says of the processor is of the state before.
+        self.vm.complete().map(|_| ())
     }
 
     fn arrived(&mut self, what: &'static str) {
@@ -218,6 +234,12 @@ impl Session {
                 .replaced
                 .page(memory.page_address(page as usize), there);
             let (whole, unmarked) = compare::page_hashes(seen.as_deref().unwrap_or(there));
+            if let Ok(d) = std::env::var("RV_DUMP") {
+                std::fs::write(
+                    format!("{d}/{:x}-{whole:016x}", memory.page_address(page as usize)),
+                    &seen.as_deref().unwrap_or(there)[..],
+                )
+                .unwrap();
             PageHash {
                 page,
                 whole,
@@ -432,7 +454,7 @@ impl Session {
             self.journal.live.watch().reached();
             return Ok(());
         }
-        if let Some(done) = self.read_counter() {
+        if let Some(done) = self.execute_replaced() {
             return done;
         }
         let cpu = &mut self.machine.cpu;
@@ -444,20 +466,23 @@ impl Session {
         cpu.state = undone.before;
         cpu.state_changed();
         cpu.set_tick(now);
-        if !undone.system_call {
-            self.count("interrupt_instructions");
-            self.clobbered(&undone.written)?;
+        self.count(match undone.what {
+            Instruction::SystemCall => "system_calls",
+            Instruction::Interrupt => "interrupt_instructions",
+            Instruction::Cpuid => "cpuid_instructions",
+        });
+        if undone.what != Instruction::SystemCall {
+            self.clobbered(&undone.written);
             return self.execute();
         }
         // RCX and R11 before are lost: the state behind it is what it can be known by.
-        self.count("system_calls");
         self.machine.run(&mut self.journal, now + 1, true);
-        self.clobbered(&undone.written)?;
+        self.clobbered(&undone.written);
         self.vm.load(&self.machine.cpu.state, self.task_priority)
     }
 
     /// Writes down that words of RAM are other than the guest made them, where the engine's processor stands.
-    fn clobbered(&mut self, written: &[(u64, u64)]) -> Result<(), KvmError> {
+    fn clobbered(&mut self, written: &[(u64, u64)]) {
         let stand = self.stand_of(&self.machine.cpu.state);
         self.journal.stand(stand);
         let mut words = written.iter().peekable();
@@ -470,28 +495,27 @@ impl Session {
         }
         self.at_access = false;
         self.placed = Instant::now();
-        Ok(())
     }
 
     /// An instruction that KVM cannot execute is executed by the engine, on the processor's state.
     fn execute_one(&mut self) -> Result<(), KvmError> {
         self.take_state()?;
-        if let Some(done) = self.read_counter() {
+        if let Some(done) = self.execute_replaced() {
             return done;
         }
         self.count("executed_by_the_engine");
         self.execute()
     }
 
-    /// Executes the read of the time-stamp counter that stood here, if one did.
-    fn read_counter(&mut self) -> Option<Result<(), KvmError>> {
+    /// Executes the instruction that stood here before INT3, if one did.
+    fn execute_replaced(&mut self) -> Option<Result<(), KvmError>> {
         let cpu = &mut self.machine.cpu;
         let gpa = cpu.probe(cpu.linear_rip())?;
         if !self.replaced.contains(gpa) {
             return None;
         }
         self.replaced.give_back(&mut cpu.memory, gpa);
-        self.count("time_stamp_reads");
+        self.count("replaced_executed");
         let done = self.execute();
         self.replaced.put(&mut self.machine.cpu.memory, gpa);
         Some(done)
@@ -514,7 +538,16 @@ impl Session {
         let now = self.clock.now();
         let before = self.journal.accesses();
         self.machine.cpu.set_tick(now);
-        self.machine.run(&mut self.journal, now + 1, true);
+        let mut until = now + 1;
+        self.machine.run(&mut self.journal, until, true);
+        // A repeated instruction goes on, and nothing comes between an IRET that sets RF and what follows.
+        while self.machine.cpu.state.rflags() & bits::RF != 0
+            && self.machine.cpu.state.activity == activity::RUNNING
+            && self.journal.accesses() == before
+        {
+            until += 1;
+            self.machine.run(&mut self.journal, until, true);
+        }
         match self.machine.cpu.state.activity {
             activity::SHUTDOWN => {
                 self.shut_down = true;
