@@ -234,12 +234,6 @@ impl Session {
                 .replaced
                 .page(memory.page_address(page as usize), there);
             let (whole, unmarked) = compare::page_hashes(seen.as_deref().unwrap_or(there));
-            if let Ok(d) = std::env::var("RV_DUMP") {
-                std::fs::write(
-                    format!("{d}/{:x}-{whole:016x}", memory.page_address(page as usize)),
-                    &seen.as_deref().unwrap_or(there)[..],
-                )
-                .unwrap();
             PageHash {
                 page,
                 whole,

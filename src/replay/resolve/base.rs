@@ -142,17 +142,6 @@ impl Base {
         if unmarked == row.unmarked && self.is_table(machine, row.page) {
             return Ok(1);
         }
-        if let Ok(d) = std::env::var("RV_DUMP") {
-            std::fs::write(format!("{d}/ours"), &page[..]).unwrap();
-            std::fs::write(
-                format!("{d}/which"),
-                format!(
-                    "{:x}-{:016x}",
-                    machine.cpu.memory.page_address(row.page as usize),
-                    row.whole
-                ),
-            )
-            .unwrap();
         Err(self.name(row.page, machine))
     }
 
@@ -160,28 +149,6 @@ impl Base {
     /// which row of the list; the number, in how many pages only marks of page tables do.
     pub fn compare(&self, machine: &Machine, list: &PageList) -> Result<u64, (usize, String)> {
         let mut written = self.written(machine);
-        if let Ok(d) = std::env::var("RV_DUMP") {
-            let _ = std::fs::remove_dir_all(format!("{d}/ours.d"));
-            std::fs::create_dir(format!("{d}/ours.d")).unwrap();
-            for row in &list.pages {
-                let a = machine.cpu.memory.page_address(row.page as usize);
-                std::fs::write(
-                    format!("{d}/ours.d/{a:x}-{:016x}", row.whole),
-                    &machine.cpu.memory.page(row.page as usize)[..],
-                )
-                .unwrap();
-            }
-            for &p in &written {
-                if !list.pages.iter().any(|r| r.page == p)
-                    && self.ram.page(p as usize) != machine.cpu.memory.page(p as usize)
-                {
-                    eprintln!(
-                        "only ours {:x} {}",
-                        machine.cpu.memory.page_address(p as usize),
-                        self.is_table(machine, p)
-                    );
-                }
-            }
         let mut marks = 0;
         for (n, row) in list.pages.iter().enumerate() {
             written.remove(&row.page);
