@@ -163,18 +163,16 @@ pub struct RecordArguments {
     /// What executes the guest
     #[arg(long, value_name = "HOW", requires = "record")]
     pub accel: Option<Accel>,
-    /// When recording begins; until then the machine runs without. [default: at power-on]
+    /// When recording begins: console:TEXT, port:N[=VALUE], ADDRESS, SYMBOL or key [default: at power-on]
     ///
-    /// console:TEXT  when this text has come over the serial line
-    /// port:N[=VALUE]  when the guest has written (this value) to this port, as in port:0x80=0x11
-    /// ADDRESS or SYMBOL  before the instruction at this linear address, or of this name in the kernel's ELF file
-    /// key  at Ctrl-A r
-    ///
-    /// Ctrl-A r on the console begins a recording earlier, or a further one: FILE-2, FILE-3 and so on. Ctrl-A e ends
-    /// one while the machine runs on.
-    #[arg(long, value_name = "WHEN", requires = "record", verbatim_doc_comment)]
+    /// Until then the machine runs without being recorded. console:login: is when the guest has printed that, and
+    /// port:0x80=0x11 when it has written this value to this port (any value without «=»). An address is a linear one, a
+    /// symbol one of the kernel's ELF file: before the first execution of the instruction there. «key» is Ctrl-A r on
+    /// the console, which begins a recording earlier than the others, too, and further ones later: FILE-2, FILE-3.
+    /// Ctrl-A e ends a recording while the machine runs on.
+    #[arg(long, value_name = "WHEN", requires = "record")]
     pub record_from: Option<When>,
-    /// When recording ends, and the machine with it: a WHEN as above
+    /// When recording ends, and the machine with it: a WHEN as for --record-from
     #[arg(long, value_name = "WHEN", requires = "record")]
     pub record_until: Option<When>,
     /// What executes the guest while it is not recorded [default: what --accel says]

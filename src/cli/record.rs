@@ -105,19 +105,21 @@ pub fn run(arguments: &RecordArguments, cache: &CacheArguments) -> Result<ExitCo
         output::note(&host.clock_line());
     }
     let mut takes = FileTakes::new(file, &cache.options(), quiet);
-    let ended = phases::run(&plan, &schedule, console, &mut takes);
+    // The machine's RAM is not needed for what follows.
+    let ended = phases::run(&plan, &schedule, console, &mut takes)
+        .map(|ended| (ended.reason, ended.recordings));
     // What was recorded before something went wrong is kept all the same.
     let finished = takes.finish();
-    let ended = ended?;
+    let (reason, recordings) = ended?;
     finished?;
-    if ended.recordings == 0 {
+    if recordings == 0 {
         bail!(
             "nothing was recorded: {}, {}",
-            ended.reason,
+            reason,
             when::not_yet(&schedule.from)
         );
     }
-    Ok(ExitCode::from(exit_status(&ended.reason)))
+    Ok(ExitCode::from(exit_status(&reason)))
 }
 
 /// Records, and shows how far it is unless asked to be quiet.

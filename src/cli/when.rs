@@ -151,6 +151,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_image_without_symbols_is_told_from_one_without_this_one() {
+        let error = |kernel: &[u8]| {
+            let error = from(Some(&When::Symbol("start_kernel".into())), kernel).unwrap_err();
+            format!("{error:#}")
+        };
+        assert!(error(b"a bzImage").contains("no ELF file"));
+        // This test's own program has symbols, and Linux's is not among them.
+        let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        assert!(
+            error(&program).contains("no such symbol"),
+            "{}",
+            error(&program)
+        );
+    }
+
+    #[test]
     fn what_can_be_typed() {
         let port = |port, value| Ok(When::Moment(Moment::Port { port, value }));
         let address = |linear| Ok(When::Moment(Moment::Address { linear, name: None }));

@@ -1,7 +1,8 @@
 //! The console of a recorder: where the guest's serial line goes, and where its input comes from.
 //!
-//! On a terminal: raw mode, Ctrl-A x ends the run, Ctrl-A r and e begin and end recordings, Ctrl-A h shows help,
-//! Ctrl-A Ctrl-A sends Ctrl-A. In a pipe: bytes as they come. Input is read by a thread of its own, so that the machine never waits for it.
+//! On a terminal: raw mode, Ctrl-A x ends the run, Ctrl-A r and Ctrl-A e begin and end recordings, Ctrl-A h shows help,
+//! Ctrl-A Ctrl-A sends Ctrl-A. In a pipe: bytes as they come. Input is read by a thread of its own, so that the machine
+//! never waits for it.
 
 use super::moment::Key;
 use crate::trace::EndReason;

@@ -12,6 +12,7 @@ use super::kvm::{self, Host, KvmError};
 use super::live::Live;
 use super::moment::{Came, Key, Moment, Watch};
 use crate::cpu::cpuid::CpuModel;
+use crate::machine::Machine;
 use crate::tick::{GuestNs, Tick};
 use crate::trace::{EndReason, Identity, MachineConfig, Start};
 use std::path::PathBuf;
@@ -110,12 +111,13 @@ pub trait Takes {
 }
 
 /// How a run ended.
-#[derive(Clone, Debug)]
 pub struct Ended {
     /// Why.
     pub reason: EndReason,
     /// Recordings that were made.
     pub recordings: u32,
+    /// The machine as it was then.
+    pub machine: Machine,
 }
 
 /// Runs a guest as a schedule says.
@@ -169,21 +171,24 @@ impl Run<'_> {
             if let Some(moment) = wait {
                 (guest, came) = self.unrecorded(guest, moment)?;
                 if let Some(reason) = guest.live.end() {
-                    return Ok(self.ended(reason.clone()));
+                    let reason = reason.clone();
+                    return Ok(self.ended(reason, guest));
                 }
             }
             guest = self.recorded(guest, came)?;
             if !runs_on(&guest.live) {
-                return Ok(self.ended(emulated::end_reason(&guest.live)));
+                let reason = emulated::end_reason(&guest.live);
+                return Ok(self.ended(reason, guest));
             }
             wait = Some(None);
         }
     }
 
-    fn ended(&self, reason: EndReason) -> Ended {
+    fn ended(&self, reason: EndReason, guest: Handover) -> Ended {
         Ended {
             reason,
             recordings: self.recordings,
+            machine: guest.machine,
         }
     }
 

@@ -99,6 +99,11 @@ impl Session {
     /// Runs until the live world says that it is over.
     pub fn run(&mut self, progress: &mut dyn FnMut(GuestNs, u64)) -> Result<(), KvmError> {
         let mut dma = Vec::new();
+        if self.journal.records() && self.vm.is_at_moment(self.machine.cpu.linear_rip()) {
+            // What began at this instruction does not end there at once.
+            self.at_access = false;
+            self.execute_one()?;
+        }
         loop {
             let now = self.clock.now();
             let pending = self.journal.live.poll(now, 0, &mut dma);
