@@ -179,7 +179,8 @@ pub fn random_what(random: &mut Random) -> What {
         Kind::Stand => What::Stand(Box::new(Stand {
             rip: random.any(),
             linear: random.any(),
-            general: random.any(),
+            flags: random.any(),
+            general: std::array::from_fn(|_| random.any()),
             vector: random.any(),
             elapsed_ns: random.any(),
         })),

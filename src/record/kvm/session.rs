@@ -21,6 +21,9 @@ const SLICE: Duration = Duration::from_millis(20);
 /// While an interrupt waits for the guest to take it.
 const WAITING_SLICE: Duration = Duration::from_millis(2);
 
+/// Longer lists have no hashes of lines: whoever wrote so many pages is not in a small loop.
+const LINES_PAGES_MAX: usize = 64;
+
 /// A machine that runs under KVM.
 pub struct Session {
     // Dropped before the machine, whose RAM it uses.
@@ -168,10 +171,12 @@ impl Session {
         } else {
             state.seg_base[seg::CS].wrapping_add(state.rip()) & 0xffff_ffff
         };
+        let (general, flags) = compare::general_of(&state);
         Ok(Stand {
             rip: state.rip(),
             linear,
-            general: compare::general_hash_of(&state),
+            flags,
+            general,
             vector: compare::vector_hash(&state),
             elapsed_ns: self.placed.elapsed().as_nanos() as u64,
         })
@@ -185,6 +190,13 @@ impl Session {
         pages.sort_unstable();
         pages.dedup();
         let memory = &self.machine.cpu.memory;
+        // Whoever looks for this state among millions compares lines.
+        let lines = if !self.at_access && pages.len() <= LINES_PAGES_MAX {
+            let page = |&page: &u32| compare::line_hashes(memory.page(page as usize));
+            pages.iter().map(page).collect()
+        } else {
+            Vec::new()
+        };
         let hashes = pages.into_iter().map(|page| {
             let (whole, unmarked) = compare::page_hashes(memory.page(page as usize));
             PageHash {
@@ -200,7 +212,11 @@ impl Session {
             self.vm.store(memory, &mut now)?;
             state = bytemuck::bytes_of(&now.canonical()).to_vec();
         }
-        self.journal.pages(&PageList { state, pages });
+        self.journal.pages(&PageList {
+            state,
+            pages,
+            lines,
+        });
         self.listed = Instant::now();
         Ok(())
     }
