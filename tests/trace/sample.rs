@@ -225,8 +225,8 @@ pub fn sample_ram() -> Vec<(u64, Page)> {
     pages
 }
 
-pub fn start(path: &Path, ram: &[(u64, Page)]) -> Writer {
-    let mut writer = Writer::create(path, &config()).expect("created");
+pub fn start(path: &Path, config: &MachineConfig, ram: &[(u64, Page)]) -> Writer {
+    let mut writer = Writer::create(path, config).expect("created");
     let page = |number: u64| {
         &ram.iter()
             .find(|page| page.0 == number)
@@ -244,7 +244,18 @@ pub fn start(path: &Path, ram: &[(u64, Page)]) -> Writer {
 
 /// Writes `events`, flushing after every `flush` of them.
 pub fn record(path: &Path, ram: &[(u64, Page)], events: &[Event], flush: usize) {
-    let mut writer = start(path, ram);
+    record_as(&config(), path, ram, events, flush);
+}
+
+/// The same with another configuration.
+pub fn record_as(
+    config: &MachineConfig,
+    path: &Path,
+    ram: &[(u64, Page)],
+    events: &[Event],
+    flush: usize,
+) {
+    let mut writer = start(path, config, ram);
     for (index, event) in events.iter().enumerate() {
         writer.push(event).expect("pushed");
         if index % flush == flush - 1 {
