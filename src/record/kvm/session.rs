@@ -1,5 +1,7 @@
 //! A run under KVM: enters the guest, answers what it asks, delivers what waits, and writes all of it down.
 
+mod settle;
+
 use super::clock::HostClock;
 use super::convert;
 use super::error::KvmError;
@@ -103,11 +105,10 @@ impl Session {
 
     /// Delivers what is pending if the guest can take it now. Gives whether something still waits.
     fn deliver(&mut self, pending: Pending, now: Tick) -> Result<bool, KvmError> {
-        if pending.nmi && self.vm.takes_nmi()? {
+        if pending.nmi && self.takes_nmi()? {
             self.place()?;
             if let Some(Interrupt::Nmi) = self.journal.live.interrupt(now, 0, false) {
                 self.journal.arrival(What::Nmi, now);
-                self.vm.clear_resume_flag()?;
                 self.vm.nmi()?;
                 self.arrived("nmi");
             }
@@ -116,15 +117,13 @@ impl Session {
         if !pending.interrupt {
             return Ok(pending.nmi);
         }
-        let wakes = self.halted && self.vm.interrupts_on();
-        if !wakes && !self.vm.takes_interrupt() {
+        if !self.takes_interrupt()? {
             return Ok(true);
         }
         let at_access = self.at_access;
         self.place()?;
         if let Some(Interrupt::Vector(vector)) = self.journal.live.interrupt(now, 0, true) {
             self.journal.arrival(What::Interrupt { vector }, now);
-            self.vm.clear_resume_flag()?;
             self.vm.interrupt(vector)?;
             self.arrived(if at_access {
                 "interrupts_at_accesses"
@@ -133,6 +132,29 @@ impl Session {
             });
         }
         Ok(false)
+    }
+
+    /// Whether a maskable interrupt would be delivered at once; the processor is settled then.
+    fn takes_interrupt(&mut self) -> Result<bool, KvmError> {
+        for settled in [false, true] {
+            let wakes = self.halted && self.vm.interrupts_on();
+            if self.shut_down || !wakes && !self.vm.takes_interrupt() {
+                return Ok(false);
+            }
+            if !settled {
+                self.settle()?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// The same for an NMI.
+    fn takes_nmi(&mut self) -> Result<bool, KvmError> {
+        if !self.vm.takes_nmi()? {
+            return Ok(false);
+        }
+        self.settle()?;
+        Ok(!self.shut_down && self.vm.takes_nmi()?)
     }
 
     fn arrived(&mut self, what: &'static str) {
@@ -275,6 +297,7 @@ impl Session {
         if self.journal.accesses() == before {
             return Ok(());
         }
+        self.leave_finished_repeat()?;
         let regs = self.vm.regs()?;
         let hash = compare::general_hash(&convert::general(&regs), regs.rip, regs.rflags);
         self.journal.check(hash);
@@ -372,6 +395,7 @@ impl Session {
                 if self.listed.elapsed() >= QUIET_LIST_PERIOD.max(self.list_period)
                     && self.vm.is_settled()?
                 {
+                    self.settle()?;
                     self.place()?;
                     self.placed = Instant::now();
                 }
@@ -405,16 +429,16 @@ impl Session {
     /// An instruction that KVM cannot execute is executed by the engine, on the processor's state.
     fn execute_one(&mut self) -> Result<(), KvmError> {
         self.count("executed_by_the_engine");
+        self.look()?;
+        self.execute()
+    }
+
+    /// The engine executes an instruction on the state that it has seen, and the processor gets what comes of it.
+    fn execute(&mut self) -> Result<(), KvmError> {
         let now = self.clock.now();
         let before = self.journal.accesses();
-        let cpu = &mut self.machine.cpu;
-        let mut state = cpu.state;
-        self.vm.store(&cpu.memory, &mut state)?;
-        cpu.state = state;
-        // Whatever was derived from RAM is out of date.
-        cpu.forget_code();
-        cpu.state_changed();
-        cpu.set_tick(now);
+        self.at_access = false;
+        self.machine.cpu.set_tick(now);
         self.machine.run(&mut self.journal, now + 1, true);
         match self.machine.cpu.state.activity {
             activity::SHUTDOWN => {
@@ -441,6 +465,9 @@ impl Session {
             self.at_access = false;
             let left = self.vm.enter()?;
             self.handle(left)?;
+        }
+        if !self.shut_down {
+            self.settle()?;
         }
         if !self.at_access {
             let stand = self.stand()?;

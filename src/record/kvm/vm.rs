@@ -8,7 +8,6 @@ use super::error::{KvmError, call};
 use super::ioctl;
 use super::kick::Kicker;
 use crate::cpu::cpuid::{CpuModel, Leaf};
-use crate::cpu::flags::bits;
 use crate::cpu::state::State;
 use crate::memory::{HIGH_RAM, Memory, PAGE_BYTES, PCI_HOLE};
 use kvm_bindings::*;
@@ -273,7 +272,11 @@ impl Vm {
         events.nmi.masked = state.nmi_blocked;
         events.flags |= KVM_VCPUEVENT_VALID_SHADOW;
         self.vcpu.set_vcpu_events(&events).map_err(&failed)?;
-        self.vcpu.get_kvm_run().cr8 = task_priority;
+        let run = self.vcpu.get_kvm_run();
+        run.cr8 = task_priority;
+        // As after an exit: whoever asks next has not entered the guest in between.
+        run.if_flag = state.flags.interrupts().into();
+        run.ready_for_interrupt_injection = (state.flags.interrupts() && state.shadow == 0).into();
         // What `sync_regs` holds is older than this.
         if self.sync {
             *self.vcpu.sync_regs_mut() = kvm_sync_regs {
@@ -485,14 +488,10 @@ impl Vm {
         Ok(pages)
     }
 
-    /// Clears RFLAGS.RF before something is delivered. The host's own page faults leave it set, which the frame on the
-    /// guest's stack would show; the engine never has it set between instructions.
-    pub fn clear_resume_flag(&mut self) -> Result<(), KvmError> {
+    /// Changes general registers, RIP and RFLAGS.
+    pub fn change_regs(&mut self, change: impl FnOnce(&mut kvm_regs)) -> Result<(), KvmError> {
         let mut regs = self.regs()?;
-        if regs.rflags & bits::RF == 0 {
-            return Ok(());
-        }
-        regs.rflags &= !bits::RF;
+        change(&mut regs);
         if self.sync {
             self.vcpu.sync_regs_mut().regs = regs;
         }

@@ -168,41 +168,11 @@ impl Resolver {
     /// The tick at which a repeated string instruction, if one is next, has the count that is wanted: it stays where it
     /// is for many ticks, and counts down at each.
     fn next_iteration(&self, stand: &Stand) -> Option<Tick> {
-        let counts = self.repeat_count()?;
-        let now = self.machine.cpu.state.gpr[gpr::RCX] & counts;
-        let wanted = stand.general[gpr::RCX] & counts;
+        let repeated = self.machine.cpu.repeated()?;
+        let now = self.machine.cpu.state.gpr[gpr::RCX] & repeated.counts;
+        let wanted = stand.general[gpr::RCX] & repeated.counts;
         let iterations = now.checked_sub(wanted).filter(|&n| n > 0)?;
         Some(self.machine.tick().saturating_add(iterations))
-    }
-
-    /// If the next instruction is a repeated string instruction: the bits of RCX that count.
-    fn repeat_count(&self) -> Option<u64> {
-        let cpu = &self.machine.cpu;
-        let linear = cpu.linear_rip();
-        let mode = cpu.code_bits();
-        let mut repeats = false;
-        let mut other_address_size = false;
-        for n in 0..15 {
-            let mut byte = [0];
-            let at = cpu.probe(linear.wrapping_add(n))?;
-            if cpu.memory.read(at, &mut byte) == 0 {
-                return None;
-            }
-            match byte[0] {
-                0xf2 | 0xf3 => repeats = true,
-                0x67 => other_address_size = true,
-                0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x66 | 0xf0 => {}
-                0x40..=0x4f if mode == 64 => {}
-                // INS, OUTS; MOVS, CMPS; STOS, LODS, SCAS.
-                0x6c..=0x6f | 0xa4..=0xa7 | 0xaa..=0xaf => break,
-                _ => return None,
-            }
-        }
-        repeats.then_some(match (mode, other_address_size) {
-            (64, false) => u64::MAX,
-            (32, true) | (16, false) => 0xffff,
-            _ => 0xffff_ffff,
-        })
     }
 
     /// No place fits (any more); `refused` is what differed in RAM at the first where registers do.

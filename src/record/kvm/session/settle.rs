@@ -1,0 +1,58 @@
+//! What is different about a vCPU that stands between two steps of an instruction, or behind a fault of the host.
+//!
+//! - RFLAGS.RF. The engine has it set between the iterations of a repeated string instruction and behind an IRET that
+//!   says so, and an interrupt pushes it. In a vCPU it may also be left over from a page fault of the host's.
+//! - KVM's emulator ends a repeated string instruction in two steps: after the last iteration the count is 0 and RIP is
+//!   still there. The engine knows no such state.
+
+use super::Session;
+use crate::cpu::flags::bits;
+use crate::record::kvm::error::KvmError;
+
+impl Session {
+    /// Makes RFLAGS.RF what it is in the engine, which may take an instruction: where it is set and cannot be told from
+    /// a leftover, the engine executes the next one. Whether an interrupt can be taken is to be asked afterwards.
+    pub(super) fn settle(&mut self) -> Result<(), KvmError> {
+        if self.vm.regs()?.rflags & bits::RF == 0 {
+            return Ok(());
+        }
+        self.look()?;
+        // Behind a whole instruction it is clear.
+        let whole = self.halted || self.at_access && self.machine.cpu.repeated().is_none();
+        if whole {
+            return self.vm.change_regs(|regs| regs.rflags &= !bits::RF);
+        }
+        self.count("executed_for_rf");
+        self.execute()
+    }
+
+    /// Behind an access: goes past INS or OUTS whose last iteration this was.
+    pub(super) fn leave_finished_repeat(&mut self) -> Result<(), KvmError> {
+        let regs = self.vm.regs()?;
+        if regs.rflags & bits::RF == 0 || regs.rcx & 0xffff != 0 {
+            return Ok(());
+        }
+        self.look()?;
+        match self.machine.cpu.repeated() {
+            Some(repeated) if repeated.accesses_ports && regs.rcx & repeated.counts == 0 => {
+                self.vm.change_regs(|regs| {
+                    regs.rip = regs.rip.wrapping_add(repeated.bytes);
+                    regs.rflags &= !bits::RF;
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets the engine see what the processor is like.
+    pub(super) fn look(&mut self) -> Result<(), KvmError> {
+        let cpu = &mut self.machine.cpu;
+        let mut state = cpu.state;
+        self.vm.store(&cpu.memory, &mut state)?;
+        cpu.state = state;
+        // Whatever was derived from RAM is out of date.
+        cpu.forget_code();
+        cpu.state_changed();
+        Ok(())
+    }
+}
