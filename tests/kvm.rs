@@ -212,8 +212,9 @@ fn work_of_all_kinds_is_interrupted_and_placed() {
             EndReason::DebugExit(8),
         );
         println!("work {work}: {sum:?} in {:?}", started.elapsed());
-        // Whoever halts is woken at an access.
-        assert!(sum.placed > 0 || work == "0h", "{work}: {sum:?}");
+        // Whoever halts is woken at an access, and ports are little else.
+        let accesses = work.ends_with(['h', 'p']);
+        assert!(sum.placed > 0 || accesses, "{work}: {sum:?}");
     }
 }
 

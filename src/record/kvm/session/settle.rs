@@ -1,7 +1,7 @@
 //! What is different about a vCPU that stands between two steps of an instruction, or behind a fault of the host.
 //!
-//! - RFLAGS.RF. The engine has it set between the iterations of a repeated string instruction and behind an IRET that
-//!   says so, and an interrupt pushes it. In a vCPU it may also be left over from a page fault of the host's.
+//! - RFLAGS.RF, which an interrupt pushes. The engine has it set between the iterations of a repeated string instruction
+//!   and behind an IRET that says so. In a vCPU it may be left over from a page fault of the host's, and may be lost.
 //! - KVM's emulator ends a repeated string instruction in two steps: after the last iteration the count is 0 and RIP is
 //!   still there. The engine knows no such state.
 
@@ -10,19 +10,22 @@ use crate::cpu::flags::bits;
 use crate::record::kvm::error::KvmError;
 
 impl Session {
-    /// Makes RFLAGS.RF what it is in the engine, which may take an instruction: where it is set and cannot be told from
-    /// a leftover, the engine executes the next one. Whether an interrupt can be taken is to be asked afterwards.
+    /// Makes RFLAGS.RF what it is in the engine. Where that is not known, the engine executes the next instruction: what
+    /// the flag is behind it depends on nothing else. Whether an interrupt can be taken is to be asked afterwards.
     pub(super) fn settle(&mut self) -> Result<(), KvmError> {
-        if self.vm.regs()?.rflags & bits::RF == 0 {
-            return Ok(());
+        if self.halted || self.at_access {
+            if self.vm.regs()?.rflags & bits::RF == 0 {
+                return Ok(());
+            }
+            self.look()?;
+            // Behind a whole instruction it is clear.
+            if self.halted || self.machine.cpu.repeated().is_none() {
+                return self.vm.change_regs(|regs| regs.rflags &= !bits::RF);
+            }
+        } else {
+            self.look()?;
         }
-        self.look()?;
-        // Behind a whole instruction it is clear.
-        let whole = self.halted || self.at_access && self.machine.cpu.repeated().is_none();
-        if whole {
-            return self.vm.change_regs(|regs| regs.rflags &= !bits::RF);
-        }
-        self.count("executed_for_rf");
+        self.count("executed_before_delivery");
         self.execute()
     }
 
