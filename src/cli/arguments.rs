@@ -4,6 +4,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::when::When;
 use crate::machine::boot::Protocol;
 use crate::record::emulated::{Level, Vendor};
 use crate::tick::{GuestNs, Tick};
@@ -162,6 +163,23 @@ pub struct RecordArguments {
     /// What executes the guest
     #[arg(long, value_name = "HOW", requires = "record")]
     pub accel: Option<Accel>,
+    /// When recording begins; until then the machine runs without. [default: at power-on]
+    ///
+    /// console:TEXT  when this text has come over the serial line
+    /// port:N[=VALUE]  when the guest has written (this value) to this port, as in port:0x80=0x11
+    /// ADDRESS or SYMBOL  before the instruction at this linear address, or of this name in the kernel's ELF file
+    /// key  at Ctrl-A r
+    ///
+    /// Ctrl-A r on the console begins a recording earlier, or a further one: FILE-2, FILE-3 and so on. Ctrl-A e ends
+    /// one while the machine runs on.
+    #[arg(long, value_name = "WHEN", requires = "record", verbatim_doc_comment)]
+    pub record_from: Option<When>,
+    /// When recording ends, and the machine with it: a WHEN as above
+    #[arg(long, value_name = "WHEN", requires = "record")]
+    pub record_until: Option<When>,
+    /// What executes the guest while it is not recorded [default: what --accel says]
+    #[arg(long, value_name = "HOW", requires = "record")]
+    pub accel_before: Option<Accel>,
     /// The guest's processor: how much of the instruction set it has [default: x86-64-v3]
     ///
     /// The levels are those of the x86-64 psABI. What only kernels see (PCID, SMEP, SMAP, UMIP, FSGSBASE and the like)
@@ -177,7 +195,7 @@ pub struct RecordArguments {
     /// How the kernel is started, if not the way that its image suggests
     #[arg(long, value_name = "PROTOCOL", requires = "record")]
     pub protocol: Option<ProtocolName>,
-    /// End after this much guest time (8 ns a tick plus the time slept through), in seconds
+    /// End after this much guest time of the recording (8 ns a tick plus the time slept through), in seconds
     #[arg(
         long = "for",
         value_name = "SECONDS",
@@ -186,7 +204,7 @@ pub struct RecordArguments {
         allow_negative_numbers = true
     )]
     pub for_seconds: Option<Seconds>,
-    /// End at this tick
+    /// End at this tick of the recording
     #[arg(
         long,
         value_name = "N",

@@ -13,7 +13,9 @@ mod progress;
 mod record;
 mod serve;
 mod symbols;
+mod takes;
 mod verify;
+mod when;
 
 use anyhow::{Context, Result};
 use arguments::{Command, CommandLine};

@@ -630,6 +630,14 @@ impl Cpu {
         Some(touched)
     }
 
+    /// Takes no notes any more.
+    pub fn drop_notes(&mut self) {
+        if self.touched.is_some() {
+            self.touched = None;
+            self.tlb.drop_stored();
+        }
+    }
+
     /// Forgets all decoded code, for RAM that was changed from outside.
     pub fn forget_code(&mut self) {
         self.blocks.clear(&mut self.memory);

@@ -51,14 +51,15 @@ pub struct LogWorld {
 impl LogWorld {
     /// The world at the start of a recording.
     pub fn new(recording: &Arc<Recording>) -> LogWorld {
+        let start = recording.config().start.clone().unwrap_or_default();
         let mut world = LogWorld {
             cursor: recording.cursor(),
             ahead: recording.cursor(),
             arrival: 0,
-            tsc_offset: 0,
+            tsc_offset: start.guest_ns,
             outputs: OutputHash::default(),
-            console: ConsoleTap::default(),
-            task_priority: 0,
+            console: ConsoleTap::resume(start.serial_divisor, start.serial_loopback),
+            task_priority: start.task_priority,
             shown: None,
             diverged: None,
             end: recording.last_tick(),

@@ -93,6 +93,7 @@ pub fn config() -> MachineConfig {
         digest_distance_ticks: 1 << 22,
         ns_per_tick: 8,
         untimed: false,
+        start: None,
     }
 }
 

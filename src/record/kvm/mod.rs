@@ -24,12 +24,14 @@ pub use error::KvmError;
 
 use super::console::Console;
 use super::emulated::{self, Plan};
+use super::handover::Handover;
+use super::live::Live;
 use crate::cpu::cpuid::CpuModel;
 use crate::cpu::state::{State, gpr, seg};
 use crate::machine::{Machine, STATE_VERSION};
 use crate::memory::Memory;
-use crate::tick::{GuestNs, NS_PER_TICK};
-use crate::trace::{Accel, EndReason, Writer};
+use crate::tick::{GuestNs, NS_PER_TICK, Tick};
+use crate::trace::{Accel, EndReason, MachineConfig, Writer};
 use clock::HostClock;
 use journal::Journal;
 use session::Session;
@@ -77,6 +79,11 @@ impl Host {
     /// itself, which is less overhead, and more to try when ticks are found.
     pub fn set_list_period(&mut self, period: Duration) {
         self.list_period = period;
+    }
+
+    /// The processor of a plan that is the same in the engine and here.
+    pub fn model(&self, plan: &Plan) -> Result<CpuModel, KvmError> {
+        vm::common_model(&self.kvm, &CpuModel::new(plan.cpu))
     }
 
     /// In one line, how the guest's clocks work here.
@@ -136,36 +143,101 @@ pub fn record(
     console: Box<dyn Console>,
     mut progress: impl FnMut(GuestNs, u64),
 ) -> Result<(KvmOutcome, Machine), KvmError> {
-    let model = vm::common_model(&host.kvm, &CpuModel::new(plan.cpu))?;
-    let prepared = emulated::prepare_as(plan, model)?;
-    let mut config = emulated::config(plan, &prepared);
+    let prepared = emulated::prepare_as(plan, host.model(plan)?)?;
+    let config = emulated::config(plan, &prepared);
+    let mut live = Live::new(prepared.board, console, plan.random);
+    live.set_limit(plan.guest_ns_max);
+    let guest = Handover {
+        machine: prepared.machine,
+        live,
+    };
+    let (guest, outcome) = record_phase(host, guest, path, config, &mut progress)?;
+    Ok((outcome, guest.machine))
+}
+
+/// Records a phase of a run into a file, untimed, up to where its live world says that it is over. The machine is at
+/// a settled point, before and after.
+pub(super) fn record_phase(
+    host: &Host,
+    guest: Handover,
+    path: &Path,
+    mut config: MachineConfig,
+    progress: &mut dyn FnMut(GuestNs, u64),
+) -> Result<(Handover, KvmOutcome), KvmError> {
+    let Handover { mut machine, live } = guest;
     config.accel = Accel::Kvm;
     config.untimed = true;
     let mut writer = Writer::create(path, &config)?;
-    let mut machine = prepared.machine;
-    emulated::write_start(&mut writer, &mut machine, STATE_VERSION)?;
-    let live = emulated::live(plan, prepared.board, console);
-    let journal = Journal::new(live, writer);
-    let clock = HostClock::new(host.slowdown);
+    let pages = emulated::write_start(&mut writer, &mut machine, STATE_VERSION)?;
     let started = Instant::now();
-    // SAFETY: the session holds the machine until the virtual one is dropped, and uses its RAM between runs only.
-    let vm = unsafe { Vm::new(&host.kvm, &machine.cpu.memory, machine.cpu.model())? };
-    let mut session = Session::new(vm, machine, journal, clock, host.list_period)?;
-    session.run(&mut progress)?;
-    let (machine, journal, clock, mut statistics) = session.finish()?;
-    let now = clock.now();
-    let guest_ns = journal.live.guest_ns(now);
-    let reason = journal.live.end().cloned().unwrap_or(EndReason::Halted);
+    let mut guest = run_session(host, machine, live, Some(writer), progress)?;
+    for page in pages {
+        guest.machine.cpu.memory.mark_dirty(page as usize);
+    }
+    let guest_ns = guest.journal.live.guest_ns(guest.now);
+    let reason = emulated::end_reason(&guest.journal.live);
     let wall = started.elapsed();
-    statistics.insert("accesses".to_string(), journal.accesses());
-    statistics.insert("guest_slowdown".to_string(), clock.slowdown().into());
+    let mut statistics = guest.statistics;
+    statistics.insert("accesses".to_string(), guest.journal.accesses());
+    statistics.insert("guest_slowdown".to_string(), host.slowdown.into());
     let wall_ms = wall.as_millis() as u64;
-    journal.finish(reason.clone(), guest_ns, wall_ms, statistics.clone())?;
+    let live = guest
+        .journal
+        .finish(reason.clone(), guest_ns, wall_ms, statistics.clone())?;
     let outcome = KvmOutcome {
         reason,
         guest_ns,
         wall,
         statistics,
     };
-    Ok((outcome, machine))
+    let machine = guest.machine;
+    Ok((Handover { machine, live }, outcome))
+}
+
+/// Runs a phase without recording it, likewise.
+pub(super) fn run_phase(
+    host: &Host,
+    guest: Handover,
+    progress: &mut dyn FnMut(GuestNs),
+) -> Result<Handover, KvmError> {
+    let Handover { machine, live } = guest;
+    let guest = run_session(host, machine, live, None, &mut |guest_ns, _| {
+        progress(guest_ns)
+    })?;
+    Ok(Handover {
+        machine: guest.machine,
+        live: guest.journal.into_live(),
+    })
+}
+
+/// What a session leaves behind.
+struct Ran {
+    machine: Machine,
+    journal: Journal,
+    now: Tick,
+    statistics: BTreeMap<String, u64>,
+}
+
+fn run_session(
+    host: &Host,
+    machine: Machine,
+    live: Live,
+    writer: Option<Writer>,
+    progress: &mut dyn FnMut(GuestNs, u64),
+) -> Result<Ran, KvmError> {
+    let journal = Journal::new(live, writer);
+    let clock = HostClock::new(host.slowdown);
+    // SAFETY: the session holds the machine until the virtual one is dropped, and uses its RAM between runs only.
+    let vm = unsafe { Vm::new(&host.kvm, &machine.cpu.memory, machine.cpu.model())? };
+    let mut session = Session::new(vm, machine, journal, clock, host.list_period)?;
+    session.run(progress)?;
+    let (mut machine, journal, clock, statistics) = session.finish()?;
+    let now = clock.now();
+    machine.cpu.set_tick(now);
+    Ok(Ran {
+        machine,
+        journal,
+        now,
+        statistics,
+    })
 }

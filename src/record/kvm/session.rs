@@ -13,7 +13,7 @@ use crate::cpu::world::{Interrupt, Pending, Wait, World};
 use crate::machine::{Machine, compare};
 use crate::tick::{GuestNs, Tick};
 use crate::trace::{EndReason, PageHash, PageList, Stand, What};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// Where nothing happens by itself, the guest is stopped for them this often.
@@ -46,6 +46,8 @@ pub struct Session {
     /// Host time inside of the guest.
     in_guest: Duration,
     counts: BTreeMap<&'static str, u64>,
+    /// All pages that were ever listed.
+    written: BTreeSet<u32>,
 }
 
 impl Session {
@@ -59,6 +61,12 @@ impl Session {
     ) -> Result<Session, KvmError> {
         let task_priority = journal.tpr_read(0, 0);
         vm.load(&machine.cpu.state, task_priority)?;
+        // Nothing is executed by this, but what KVM says of the processor is of that state.
+        vm.complete()?;
+        if let Some(linear) = journal.live.watch().address() {
+            vm.break_at(linear)?;
+        }
+        let halted = machine.cpu.state.activity == activity::HALTED;
         let now = Instant::now();
         Ok(Session {
             vm,
@@ -66,7 +74,7 @@ impl Session {
             journal,
             clock,
             at_access: true,
-            halted: false,
+            halted,
             shut_down: false,
             placed: now,
             listed: now,
@@ -74,6 +82,7 @@ impl Session {
             task_priority,
             in_guest: Duration::ZERO,
             counts: BTreeMap::new(),
+            written: BTreeSet::new(),
         })
     }
 
@@ -91,10 +100,13 @@ impl Session {
             if self.journal.flush_if_due() {
                 progress(self.journal.live.guest_ns(now), self.journal.bytes());
             }
-            if self.journal.live.end().is_some() {
+            if self.journal.live.is_over() {
                 return self.come_to_rest();
             }
             let waits = self.deliver(pending, now)?;
+            if self.journal.live.is_over() {
+                continue;
+            }
             if self.halted {
                 self.wait(now)?;
                 continue;
@@ -145,7 +157,7 @@ impl Session {
                 self.settle()?;
             }
         }
-        Ok(true)
+        Ok(!self.journal.live.is_over())
     }
 
     /// The same for an NMI.
@@ -154,7 +166,7 @@ impl Session {
             return Ok(false);
         }
         self.settle()?;
-        Ok(!self.shut_down && self.vm.takes_nmi()?)
+        Ok(!self.shut_down && !self.journal.live.is_over() && self.vm.takes_nmi()?)
     }
 
     fn arrived(&mut self, what: &'static str) {
@@ -167,7 +179,7 @@ impl Session {
     /// Writes down where the processor stands, and what RAM is like there, unless the place is clear anyway. Only where
     /// it is settled.
     fn place(&mut self) -> Result<(), KvmError> {
-        if self.at_access {
+        if self.at_access || !self.journal.records() {
             return Ok(());
         }
         let stand = self.stand()?;
@@ -206,11 +218,15 @@ impl Session {
 
     /// Writes hashes of what changed in RAM, and the processor's state.
     fn list(&mut self) -> Result<(), KvmError> {
+        if !self.journal.records() {
+            return Ok(());
+        }
         self.count("page_lists");
         let mut pages = self.vm.take_dirty()?;
         pages.extend(self.machine.cpu.take_dirty());
         pages.sort_unstable();
         pages.dedup();
+        self.written.extend(&pages);
         let memory = &self.machine.cpu.memory;
         // Whoever looks for this state among millions compares lines.
         let lines = if !self.at_access && pages.len() <= LINES_PAGES_MAX {
@@ -249,7 +265,7 @@ impl Session {
         let live = &mut self.journal.live;
         let wait = self.clock.stopped(|| live.wait(now, 0, interruptible));
         // A deadline that is due is looked at again by the loop.
-        if wait == Wait::Ended && self.journal.live.end().is_none() {
+        if wait == Wait::Ended && !self.journal.live.is_over() {
             self.journal.live.finish(EndReason::Halted);
         }
         Ok(())
@@ -297,7 +313,7 @@ impl Session {
         if self.journal.accesses() == before {
             return Ok(());
         }
-        self.leave_finished_repeat()?;
+        self.leave_finished_repeat(true)?;
         let regs = self.vm.regs()?;
         let hash = compare::general_hash(&convert::general(&regs), regs.rip, regs.rflags);
         self.journal.check(hash);
@@ -395,7 +411,7 @@ impl Session {
                 if self.listed.elapsed() >= QUIET_LIST_PERIOD.max(self.list_period)
                     && self.vm.is_settled()?
                 {
-                    self.settle()?;
+                    self.leave_finished_repeat(false)?;
                     self.place()?;
                     self.placed = Instant::now();
                 }
@@ -403,6 +419,10 @@ impl Session {
             }
             Left::Window => {
                 self.count("windows");
+                Ok(())
+            }
+            Left::Breakpoint => {
+                self.journal.live.watch().reached();
                 Ok(())
             }
             Left::TaskPriority => Ok(()),
@@ -466,17 +486,17 @@ impl Session {
             let left = self.vm.enter()?;
             self.handle(left)?;
         }
-        if !self.shut_down {
-            self.settle()?;
+        if !self.shut_down && !self.at_access {
+            self.leave_finished_repeat(false)?;
         }
-        if !self.at_access {
+        if !self.at_access && self.journal.records() {
             let stand = self.stand()?;
             self.journal.stand(stand);
         }
         self.list()
     }
 
-    /// Takes it apart.
+    /// Takes it apart. The machine has the processor's state, and all pages that are not zero are dirty.
     pub fn finish(self) -> Result<(Machine, Journal, HostClock, BTreeMap<String, u64>), KvmError> {
         let Session {
             mut vm,
@@ -485,11 +505,20 @@ impl Session {
             clock,
             counts,
             in_guest,
+            halted,
+            written,
             ..
         } = self;
         let mut state = machine.cpu.state;
         vm.store(&machine.cpu.memory, &mut state)?;
+        let changed = vm.take_dirty()?;
         drop(vm);
+        for page in changed.into_iter().chain(written) {
+            machine.cpu.memory.mark_dirty(page as usize);
+        }
+        if halted {
+            state.activity = activity::HALTED;
+        }
         machine.cpu.state = state;
         machine.cpu.forget_code();
         machine.cpu.state_changed();

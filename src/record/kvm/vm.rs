@@ -8,6 +8,7 @@ use super::error::{KvmError, call};
 use super::ioctl;
 use super::kick::Kicker;
 use crate::cpu::cpuid::{CpuModel, Leaf};
+use crate::cpu::debug::dr7;
 use crate::cpu::state::State;
 use crate::memory::{HIGH_RAM, Memory, PAGE_BYTES, PCI_HOLE};
 use kvm_bindings::*;
@@ -44,6 +45,8 @@ pub enum Left {
     Kicked,
     /// The guest changed CR8.
     TaskPriority,
+    /// The instruction of [`Vm::break_at`] comes next.
+    Breakpoint,
     /// An instruction that KVM cannot execute.
     NotEmulated,
     /// Something that should not be.
@@ -313,6 +316,21 @@ impl Vm {
             .map_err(call("cannot read the processor's registers"))
     }
 
+    /// Leaves the guest before the instruction at a linear address, by a debug register that the guest does not see
+    /// (KVM API, 4.87).
+    pub fn break_at(&mut self, linear: u64) -> Result<(), KvmError> {
+        let mut debug = kvm_guest_debug {
+            control: KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP,
+            ..kvm_guest_debug::default()
+        };
+        debug.arch.debugreg[0] = linear;
+        // Local and global enable of DR0, an instruction.
+        debug.arch.debugreg[7] = dr7::FIXED | 3;
+        self.vcpu
+            .set_guest_debug(&debug)
+            .map_err(call("no breakpoint can be set in the guest"))
+    }
+
     /// Whether nothing is half done: no event on its way into the guest.
     pub fn is_settled(&self) -> Result<bool, KvmError> {
         let events = self
@@ -429,6 +447,7 @@ impl Vm {
                 }
                 KVM_EXIT_IRQ_WINDOW_OPEN => Left::Window,
                 KVM_EXIT_INTR => Left::Kicked,
+                KVM_EXIT_DEBUG => Left::Breakpoint,
                 KVM_EXIT_SET_TPR => Left::TaskPriority,
                 KVM_EXIT_INTERNAL_ERROR => {
                     let internal = run.__bindgen_anon_1.internal;

@@ -12,7 +12,11 @@ use crate::record::kvm::error::KvmError;
 impl Session {
     /// Makes RFLAGS.RF what it is in the engine. Where that is not known, the engine executes the next instruction: what
     /// the flag is behind it depends on nothing else. Whether an interrupt can be taken is to be asked afterwards.
+    /// Nobody compares what is not recorded.
     pub(super) fn settle(&mut self) -> Result<(), KvmError> {
+        if !self.journal.records() {
+            return self.vm.change_regs(|regs| regs.rflags &= !bits::RF);
+        }
         if self.halted || self.at_access {
             if self.vm.regs()?.rflags & bits::RF == 0 {
                 return Ok(());
@@ -25,19 +29,27 @@ impl Session {
         } else {
             self.look()?;
         }
+        if self.journal.live.watch().address() == Some(self.machine.cpu.linear_rip()) {
+            // Whoever waits for this instruction wants to see it first.
+            self.journal.live.watch().reached();
+            return Ok(());
+        }
         self.count("executed_before_delivery");
         self.execute()
     }
 
-    /// Behind an access: goes past INS or OUTS whose last iteration this was.
-    pub(super) fn leave_finished_repeat(&mut self) -> Result<(), KvmError> {
+    /// Goes past a repeated string instruction whose last iteration was made. Right `behind` an access that is INS or
+    /// OUTS only: another one may be about to begin, with nothing to do.
+    pub(super) fn leave_finished_repeat(&mut self, behind: bool) -> Result<(), KvmError> {
         let regs = self.vm.regs()?;
-        if regs.rflags & bits::RF == 0 || regs.rcx & 0xffff != 0 {
+        if regs.rcx & 0xffff != 0 || behind && regs.rflags & bits::RF == 0 {
             return Ok(());
         }
         self.look()?;
         match self.machine.cpu.repeated() {
-            Some(repeated) if repeated.accesses_ports && regs.rcx & repeated.counts == 0 => {
+            Some(repeated)
+                if regs.rcx & repeated.counts == 0 && (repeated.accesses_ports || !behind) =>
+            {
                 self.vm.change_regs(|regs| {
                     regs.rip = regs.rip.wrapping_add(repeated.bytes);
                     regs.rflags &= !bits::RF;
