@@ -6,6 +6,7 @@
 #   p  ports, by single and by repeated string instructions
 #   e  exceptions: #DE, #UD, #GP, #PF for pages on demand
 #   h  HLT (ring 0)
+#   l  as m, without an end
 # The handlers mix what they interrupt into `sum`, which is printed in hex at the end; exit status 17.
     .equ TICKS, 6
 
@@ -39,6 +40,9 @@ main:
     movl $exceptions, %r8d
     cmpb $'e', %al
     je 1f
+    movl $endless, %r8d
+    cmpb $'l', %al
+    je 1f
     movl $halting, %r8d
 1:  cmpb $'3', ring
     je 1f
@@ -71,6 +75,8 @@ tick:
     movl %edi, %eax
     mix
     incl ticks
+    cmpb $0, forever
+    jne 1f
     cmpl $TICKS, ticks
     jb 1f
     movb $0xff, %al                 # no more
@@ -154,7 +160,12 @@ finish:
     jb \to
     .endm
 
-    .globl memory, strings, floating, code, ports, exceptions, halting
+    .globl tick, finish, memory, strings, floating, code, ports, exceptions, halting
+endless:
+    incb forever
+1:  incl counter
+    jmp 1b
+
 memory:
     incl counter
     again memory
@@ -290,6 +301,8 @@ step:
 
     .bss
 ring:
+    .skip 1
+forever:
     .skip 1
     .balign 4096
 buffer:

@@ -26,6 +26,8 @@ use crate::trace::{
 };
 use base::{Base, Mark};
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
@@ -42,6 +44,9 @@ pub enum ResolveError {
     /// As for any replay.
     #[error(transparent)]
     Replay(#[from] ReplayError),
+    /// Somebody else works at the file.
+    #[error("{}: is still being recorded, or another process is finding its ticks; wait for that", .0.display())]
+    Busy(PathBuf),
     /// The engine does something else than the processor did.
     #[error("{0}")]
     Diverged(Box<Divergence>),
@@ -148,26 +153,50 @@ pub fn resolve(
     }
 }
 
-/// Resolves the untimed recording at `path`, which the result replaces.
+/// Resolves the untimed recording at `path`, which the result replaces. If another process has done that meanwhile, its
+/// result is as good.
 pub fn resolve_in_place(path: &Path, progress: impl FnMut(f64)) -> Result<Resolved, ResolveError> {
+    let failed = |source| TraceError::Open {
+        path: path.into(),
+        source,
+    };
+    // One at a time, and not while it is recorded. Not every file system knows of locks.
+    let locked = File::open(path).map_err(failed)?;
+    if let Err(TryLockError::WouldBlock) = locked.try_lock() {
+        return Err(ResolveError::Busy(path.into()));
+    }
     let recording = Arc::new(Recording::open(path)?);
+    if !recording.config().untimed {
+        return Ok(Resolved {
+            ticks: recording.last_tick(),
+            events: recording.events(),
+            bytes: recording.bytes(),
+            ..Resolved::default()
+        });
+    }
     let mut beside = path.as_os_str().to_owned();
     beside.push(".resolving");
     let beside = PathBuf::from(beside);
     let done = resolve(&recording, &beside, progress).and_then(|found| {
-        std::fs::rename(&beside, path)
-            .map(|()| found)
-            .map_err(|source| TraceError::Open {
-                path: path.into(),
-                source,
-            })
-            .map_err(Into::into)
+        if !is_same(&locked, path) {
+            return Err(ResolveError::Busy(path.into()));
+        }
+        let renamed = std::fs::rename(&beside, path).map_err(failed);
+        renamed.map(|()| found).map_err(Into::into)
     });
     if done.is_err() {
         // Half a file is of no use; the untimed one stays.
         let _ = std::fs::remove_file(&beside);
     }
     done
+}
+
+/// Whether a path still leads to a file.
+fn is_same(file: &File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    }
 }
 
 impl Resolver {
