@@ -397,7 +397,7 @@ fn where_there_is_no_kvm_one_line_says_which_kind_of_no() {
     let directory = support::scratch("kvm-none");
     let locked = directory.join("locked");
     fs::write(&locked, b"").unwrap();
-    fs::set_permissions(&locked, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
     let nothing = "mount -t tmpfs none /dev".to_string();
     let forbidden = format!(
         "drop='setpriv --bounding-set=-all --inh-caps=-all'; mount --bind '{}' /dev/kvm",

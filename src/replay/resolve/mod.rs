@@ -2,10 +2,10 @@
 //!
 //! An interrupt stands in an untimed recording with the access after which it came and the state at which it came. The
 //! engine runs from that access with a breakpoint at that RIP, and compares at each hit (`search.rs`). From equal
-//! states all that follows is equal, so the first place where *everything* is equal is right even where the processor really
-//! stood at a later one. Registers alone may be equal too early, while memory still changes: then a check that comes
-//! later fails (registers at the next access, or the hashes of changed pages), and the resolver goes back to the last
-//! proven point, keeps all places but the last, and takes the next one for that: a search by depth.
+//! states all that follows is equal, so the first place where *everything* is equal is right even where the processor
+//! really stood at a later one. Registers alone may be equal too early, while memory still changes: then a check that
+//! comes later fails (registers at the next access, or the hashes of changed pages), and the resolver goes back to the
+//! last proven point, keeps all places but the last, and takes the next one for that: a search by depth.
 //!
 //! The hashes of changed pages prove a point: registers and RAM are those of the real machine, so that nothing before
 //! it is ever asked again.

@@ -1,7 +1,8 @@
 //! What is different about a vCPU that stands between two steps of an instruction, or behind a fault of the host.
 //!
-//! - RFLAGS.RF, which an interrupt pushes. The engine has it set between the iterations of a repeated string instruction
-//!   and behind an IRET that says so. In a vCPU it may be left over from a page fault of the host's, and may be lost.
+//! - RFLAGS.RF, which an interrupt pushes. The engine has it set between the iterations of a repeated string
+//!   instruction and behind an IRET that says so. In a vCPU it may be left over from a page fault of the host's, and
+//!   may be lost.
 //! - KVM's emulator ends a repeated string instruction in two steps: after the last iteration the count is 0 and RIP is
 //!   still there. The engine knows no such state.
 
@@ -10,8 +11,8 @@ use crate::cpu::flags::bits;
 use crate::record::kvm::error::KvmError;
 
 impl Session {
-    /// Makes RFLAGS.RF what it is in the engine. Where that is not known, the engine executes the next instruction: what
-    /// the flag is behind it depends on nothing else. Whether an interrupt can be taken is to be asked afterwards.
+    /// Makes RFLAGS.RF what it is in the engine. Where that is not known, the engine executes the next instruction:
+    /// what the flag is behind it depends on nothing else. Whether an interrupt can be taken is to be asked afterwards.
     /// Nobody compares what is not recorded.
     pub(super) fn settle(&mut self) -> Result<(), KvmError> {
         if !self.journal.records() {
