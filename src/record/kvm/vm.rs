@@ -384,9 +384,13 @@ impl Vm {
         }
     }
 
-    /// Whether the processor stands between SYSCALL and the page fault that is made of it.
+    /// Whether the processor stands between an instruction of a program and the breakpoint that it comes to for it.
     fn is_half_way(&self) -> bool {
-        self.entries.is_some() && self.regs().is_ok_and(|regs| regs.rip == entries::NOWHERE)
+        let Some(entries) = &self.entries else {
+            return false;
+        };
+        self.regs()
+            .is_ok_and(|regs| regs.rip == entries::NOWHERE || entries.handlers.contains(&regs.rip))
     }
 
     /// Puts a state into the processor.
@@ -426,7 +430,11 @@ impl Vm {
         events.nmi.masked = state.nmi_blocked;
         events.flags |= KVM_VCPUEVENT_VALID_SHADOW;
         self.vcpu.set_vcpu_events(&events).map_err(&failed)?;
-        self.vcpu.get_kvm_run().cr8 = task_priority;
+        let run = self.vcpu.get_kvm_run();
+        run.cr8 = task_priority;
+        // As after an exit: whoever asks next has not entered the guest in between.
+        run.if_flag = state.flags.interrupts().into();
+        run.ready_for_interrupt_injection = (state.flags.interrupts() && state.shadow == 0).into();
         // What `sync_regs` holds is older than this.
         if self.sync {
             *self.vcpu.sync_regs_mut() = kvm_sync_regs {
@@ -654,5 +662,16 @@ impl Vm {
             }
         }
         Ok(pages)
+    }
+
+    /// Changes general registers, RIP and RFLAGS.
+    pub fn change_regs(&mut self, change: impl FnOnce(&mut kvm_regs)) -> Result<(), KvmError> {
+        let mut regs = self.regs()?;
+        change(&mut regs);
+        if self.sync {
+            self.vcpu.sync_regs_mut().regs = regs;
+        }
+        let set = self.vcpu.set_regs(&regs);
+        set.map_err(call("cannot set the processor's registers"))
     }
 }
