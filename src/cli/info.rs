@@ -60,6 +60,8 @@ impl<'a> From<&'a MachineConfig> for MachineSummary<'a> {
 struct Report<'a> {
     file: String,
     machine: MachineSummary<'a>,
+    /// The ticks of its events have not been found yet: `ticks` counts accesses.
+    untimed: bool,
     #[serde(flatten)]
     statistics: &'a Statistics,
     /// How it ended, in words.
@@ -68,12 +70,13 @@ struct Report<'a> {
 
 /// Says it.
 pub fn run(arguments: &FileArguments) -> Result<ExitCode> {
-    let recording = super::open(&arguments.file)?;
+    let recording = super::open_as_it_is(&arguments.file)?;
     let statistics = recording.statistics()?;
     let text = if arguments.json {
         let report = Report {
             file: arguments.file.display().to_string(),
             machine: recording.config().into(),
+            untimed: recording.config().untimed,
             statistics: &statistics,
             end_text: end_text(&recording),
         };
@@ -143,7 +146,12 @@ fn describe(file: &Path, recording: &Recording, statistics: &Statistics) -> Stri
             ),
         ));
     }
-    let mut length = format!("{} ticks", thousands(statistics.ticks));
+    let unit = if config.untimed {
+        "accesses (the next command that replays it finds its ticks)"
+    } else {
+        "ticks"
+    };
+    let mut length = format!("{} {unit}", thousands(statistics.ticks));
     if let Some(end) = &statistics.end {
         if let Some(ns) = end.guest_ns {
             let _ = write!(

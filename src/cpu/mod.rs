@@ -11,6 +11,7 @@
 //!
 //! Nothing here knows the host's time, threads or files. Reverse execution does not exist here.
 
+pub mod awaited;
 pub mod blocks;
 pub mod cpuid;
 pub mod debug;
@@ -37,6 +38,7 @@ pub mod world;
 
 use crate::memory::Memory;
 use crate::tick::Tick;
+use awaited::Awaited;
 use blocks::Blocks;
 use cpuid::CpuModel;
 use debug::Armed;
@@ -175,6 +177,8 @@ pub struct Cpu {
     pub memory: Memory,
     /// What a debugger wants.
     stops: Stops,
+    /// The state that breakpoints wait for, if they wait for one.
+    awaited: Option<Box<Awaited>>,
     /// What the guest's debug registers arm (derived).
     armed: Armed,
     /// The instruction that runs by itself comes after one that loaded SS.
@@ -220,6 +224,7 @@ impl Cpu {
             pass_breakpoint: None,
             memory,
             stops: Stops::default(),
+            awaited: None,
             armed: Armed::default(),
             after_stack_load: false,
             step_trap_lost: false,
@@ -311,6 +316,21 @@ impl Cpu {
         }
     }
 
+    /// Lets breakpoints wait for a state, or for none: see [`Awaited`].
+    pub fn set_awaited(&mut self, awaited: Option<Awaited>) {
+        self.awaited = awaited.map(Box::new);
+    }
+
+    /// What breakpoints wait for.
+    pub fn awaited(&self) -> Option<&Awaited> {
+        self.awaited.as_deref()
+    }
+
+    /// The same, to add clues.
+    pub fn awaited_mut(&mut self) -> Option<&mut Awaited> {
+        self.awaited.as_deref_mut()
+    }
+
     /// Notices an event: the instruction (or delivery) that brings it is complete but for its tick.
     #[cold]
     #[inline(never)]
@@ -352,6 +372,11 @@ impl Cpu {
     /// Linear address of an op of the running block.
     fn linear_of(&self, op: &Op) -> u64 {
         self.linear(self.state.rip().wrapping_add(op.offset as u64))
+    }
+
+    /// Size of code in bits: 16, 32 or 64.
+    pub fn code_bits(&self) -> u32 {
+        self.mode as u32
     }
 
     /// RIP as a linear address.

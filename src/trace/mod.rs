@@ -40,7 +40,7 @@ pub use end::{End, EndReason};
 pub use error::Error;
 pub use events::{Class, Digest, Event, KINDS, Kind, Stand, What};
 pub use frame::FrameKind;
-pub use pages::{PageHash, PageList};
+pub use pages::{PAGE_LINES, PageHash, PageList};
 pub use reader::{EventFrame, Recording, State, Torn};
 pub use statistics::{FrameBytes, Statistics};
 pub use writer::{Writer, check_place};

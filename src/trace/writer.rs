@@ -87,12 +87,16 @@ pub struct Writer {
 
 impl Writer {
     /// Creates the file and writes its header. A recording that is there already is replaced (who has it open keeps
-    /// the old one); any other file is refused.
+    /// the old one); any other file is refused. One without ticks is locked while it is written.
     pub fn create(path: impl AsRef<Path>, config: &MachineConfig) -> Result<Self, Error> {
         let path = path.as_ref();
         // What is impossible is found before an old recording is lost.
         let header = encode_header(path, config)?;
         let file = create_file(path)?;
+        if config.untimed {
+            // Whoever would find its ticks sees that it is still being made. Not every file system knows of locks.
+            let _ = file.try_lock();
+        }
         Self::start(Box::new(file), path, config, &header)
     }
 

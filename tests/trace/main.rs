@@ -138,7 +138,7 @@ fn a_long_transfer_becomes_several_events_with_all_bytes() {
     let scratch = Scratch::new("long-dma");
     let path = scratch.file("a.rvr");
     let bytes = Random(9).bytes(limits::BLOB_BYTES_MAX * 2 + 5);
-    let mut writer = start(&path, &[]);
+    let mut writer = start(&path, &config(), &[]);
     writer
         .push(&Event {
             tick: 7,
@@ -269,7 +269,7 @@ fn a_recorder_that_is_killed_leaves_what_it_flushed() {
     let path = scratch.file("a.rvr");
     let events = random_events(&mut Random(51), 500);
     let last = events[499].tick;
-    let mut writer = start(&path, &[]);
+    let mut writer = start(&path, &config(), &[]);
     for event in &events {
         writer.push(event).expect("pushed");
     }

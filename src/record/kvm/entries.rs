@@ -1,38 +1,50 @@
-//! Entries into ring 0 that the host's KVM does not make: SYSCALL and INT n of a program in ring 3.
+//! What a program in ring 3 asks of its processor and the host's KVM does not do: SYSCALL, INT n, CPUID.
 //!
 //! A KVM that has no hardware virtualization below it runs ring 3 natively and ring 0 by software. The one that this was
-//! written on takes a SYSCALL to the address in IA32_LSTAR, but in ring 3, and answers INT n with #UD. A probe finds that
-//! out before anything is recorded ([`makes_entries`]). There, the processor gets an LSTAR at which nothing is mapped,
-//! so that SYSCALL ends in a page fault, and breakpoints at the first instruction of the guest's handlers of #PF and #UD
-//! come out to us, where the program's state is put back and the engine executes the instruction.
+//! written on takes a SYSCALL to the address in IA32_LSTAR, but in ring 3, answers INT n with #UD, and CPUID with
+//! features that it was told to hide. Probes find that out before anything is recorded ([`super::probe`]). There, the
+//! processor gets an LSTAR at which nothing is mapped, so that SYSCALL ends in a page fault; CPUID of ring 3 is made to
+//! fault (IA32_MISC_FEATURES_ENABLES, bit 0); and breakpoints at the first instruction
+//! of the guest's handlers of #PF, #UD and #GP come out to us, where the program's state is put back and the engine
+//! executes the instruction.
 //!
 //! What such an exception has written on the guest's stack cannot be taken back, since nobody knows what was there: it
 //! is recorded as what it is, a write to RAM from outside. CR2 is known: it changes at page faults only, all of which
 //! pass by here (and at MOV to CR2, which no known system does outside of saving and restoring it).
 
-use super::error::KvmError;
-use super::vm::{self, Left, Vm};
-use crate::cpu::cpuid::CpuModel;
 use crate::cpu::flags::bits;
 use crate::cpu::mmu::walk::{error, walk};
-use crate::cpu::state::{Segment, State, cr0, cr4, efer, gpr, seg};
+use crate::cpu::state::{Segment, State, efer, gpr, seg};
 use crate::memory::Memory;
-use std::time::Duration;
 
 /// The LSTAR that the processor gets: in the part of the upper half that Linux leaves to hypervisors.
 pub const NOWHERE: u64 = 0xffff_8000_0000_0f00;
 const UNDEFINED: u64 = 6;
+const PROTECTION: u64 = 13;
 const PAGE_FAULT: u64 = 14;
+/// The exceptions that are made of what was not executed.
+const VECTORS: [u64; 3] = [PAGE_FAULT, UNDEFINED, PROTECTION];
 
 /// What is kept of the guest where its entries are made for it.
 #[derive(Default)]
 pub struct Entries {
+    /// What is made for programs.
+    pub made: Made,
     /// IA32_LSTAR as the guest has written it.
     pub lstar: u64,
     /// CR2 as the guest's own page faults have left it.
     pub cr2: u64,
-    /// The first instructions of the guest's handlers of #PF and #UD: where breakpoints are.
-    pub handlers: [u64; 2],
+    /// The first instructions of the guest's handlers of these exceptions: where breakpoints are.
+    pub handlers: [u64; 3],
+}
+
+/// What the host's KVM does not do for programs in ring 3.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Made {
+    /// SYSCALL and INT n.
+    pub calls: bool,
+    /// CPUID from its table.
+    pub cpuid: bool,
 }
 
 /// What stood behind a breakpoint.
@@ -47,10 +59,21 @@ pub enum Entered {
 pub struct Undone {
     /// The processor in ring 3, before the instruction.
     pub before: State,
-    /// Whether it is SYSCALL, whose RCX and R11 before are lost.
-    pub system_call: bool,
+    /// Which instruction.
+    pub what: Instruction,
     /// Guest-physical addresses and bytes of the frame.
     pub written: Vec<(u64, u64)>,
+}
+
+/// An instruction that was not executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instruction {
+    /// SYSCALL; RCX and R11 before are lost.
+    SystemCall,
+    /// INT n.
+    Interrupt,
+    /// CPUID.
+    Cpuid,
 }
 
 /// Reads eight bytes at a linear address.
@@ -78,9 +101,16 @@ fn gate(state: &State, memory: &Memory, vector: u64) -> Option<u64> {
     present.then_some(low & 0xffff | low >> 32 & 0xffff_0000 | high << 32)
 }
 
-/// The guest's handlers of #PF and #UD; 0 where there is none yet.
-pub fn handlers(state: &State, memory: &Memory) -> [u64; 2] {
-    [PAGE_FAULT, UNDEFINED].map(|vector| gate(state, memory, vector).unwrap_or(0))
+/// The guest's handlers of [`VECTORS`] as far as they matter; 0 where there is none (yet).
+pub fn handlers(made: Made, state: &State, memory: &Memory) -> [u64; 3] {
+    VECTORS.map(|vector| {
+        let matters = match vector {
+            PROTECTION => made.cpuid,
+            _ => made.calls,
+        };
+        let gate = matters.then(|| gate(state, memory, vector));
+        gate.flatten().unwrap_or(0)
+    })
 }
 
 /// The segment register that a selector gives, as far as 64-bit mode looks at it.
@@ -99,7 +129,8 @@ impl Entries {
     pub fn look(&mut self, state: &State, memory: &Memory) -> Entered {
         let undone = match state.rip() {
             rip if rip == self.handlers[0] => self.page_fault(state, memory),
-            rip if rip == self.handlers[1] => undefined(state, memory),
+            rip if rip == self.handlers[1] => instruction(state, memory, 0),
+            rip if rip == self.handlers[2] => instruction(state, memory, 1),
             _ => None,
         };
         match undone {
@@ -132,23 +163,26 @@ impl Entries {
             .set_rflags(state.gpr[gpr::R11] & !u64::from(bits::RF));
         Some(Undone {
             before,
-            system_call: true,
+            what: Instruction::SystemCall,
             written: physical(state, memory, &frame)?,
         })
     }
 }
 
-fn undefined(state: &State, memory: &Memory) -> Option<Undone> {
-    let frame = frame(state, memory, 5)?;
-    let before = interrupted(state, memory, &frame)?;
-    // INT n; INT3 and INTO have instructions of their own, which arrive.
-    let opcode = read(state, memory, before.rip())?;
-    if opcode as u8 != 0xcd {
-        return None;
-    }
+/// INT n that raised #UD, or CPUID that raised #GP, which pushes an error code.
+fn instruction(state: &State, memory: &Memory, codes: usize) -> Option<Undone> {
+    let frame = frame(state, memory, 5 + codes as u64)?;
+    let before = interrupted(state, memory, &frame[codes..])?;
+    let opcode = read(state, memory, before.rip())?.to_le_bytes();
+    let what = match (codes, opcode) {
+        // INT3 and INTO have instructions of their own, which arrive.
+        (0, [0xcd, ..]) => Instruction::Interrupt,
+        (1, [0x0f, 0xa2, ..]) if frame[0].1 == 0 => Instruction::Cpuid,
+        _ => return None,
+    };
     Some(Undone {
         before,
-        system_call: false,
+        what,
         written: physical(state, memory, &frame)?,
     })
 }
@@ -188,45 +222,4 @@ fn interrupted(state: &State, memory: &Memory, frame: &[(u64, u64)]) -> Option<S
     before.set_rip(rip);
     before.flags.set_rflags(rflags & !u64::from(bits::RF));
     Some(before)
-}
-
-/// Whether SYSCALL of ring 3 comes to ring 0 under this KVM: tries it.
-pub fn makes_entries(kvm: &kvm_ioctls::Kvm) -> Result<bool, KvmError> {
-    const CODE: u64 = 0x8000;
-    const ENTRY: u64 = 0x9000;
-    let mut memory = Memory::new(1 << 20)?;
-    // One page of 2 MiB at 0, for all rings.
-    memory.write(0x1000, &0x2007u64.to_le_bytes());
-    memory.write(0x2000, &0x3007u64.to_le_bytes());
-    memory.write(0x3000, &0x87u64.to_le_bytes());
-    // syscall; out 0x80, al
-    memory.write(CODE, &[0x0f, 0x05]);
-    memory.write(ENTRY, &[0xe6, 0x80]);
-    // SAFETY: the machine is dropped before the memory, which nobody else uses.
-    let mut vm = unsafe { Vm::new(kvm, &memory, &vm::common_model(kvm, &CpuModel::native())?)? };
-    let mut state = State::reset();
-    let flat = |selector, rights| Segment {
-        limit: u32::MAX,
-        rights,
-        selector,
-    };
-    state.seg = [flat(0x2b, 0xc0f3); 6];
-    state.seg[seg::CS] = flat(0x33, 0xa0fb);
-    state.seg_base = Default::default();
-    state.cpl = 3;
-    state.cr0 = cr0::PG | cr0::PE | cr0::ET | cr0::NE | cr0::WP;
-    state.cr3 = 0x1000;
-    state.cr4 = cr4::PAE;
-    state.efer = efer::LMA | efer::LME | efer::SCE;
-    state.star = 0x23 << 48 | 0x10 << 32;
-    state.lstar = ENTRY;
-    state.fmask = 0x200;
-    state.set_rip(CODE);
-    state.gpr[gpr::RSP] = 0x7000;
-    vm.load(&state, 0)?;
-    vm.kick_in(Duration::from_millis(500));
-    let left = vm.enter()?;
-    vm.store(&memory, &mut state)?;
-    log::debug!("SYSCALL of ring 3 left by {left:?} in ring {}", state.cpl);
-    Ok(matches!(left, Left::Out { .. }) && state.cpl == 0)
 }

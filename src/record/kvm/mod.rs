@@ -6,7 +6,8 @@
 //! vm        the virtual machine, its exits            convert   the processor's state, both ways
 //! journal   what is written                           clock     guest time
 //! kick      a timer that makes it leave the guest     ioctl     what kvm-ioctls does not have
-//! entries   SYSCALL and INT n where KVM lacks them     counter   RDTSC in the kernel's text
+//! probe     what this host's KVM does not do         entries   SYSCALL and INT n where it does not
+//! replaced  RDTSC in the kernel's text
 //! ```
 //!
 //! What is synchronous needs its order only. What comes by itself (an interrupt) is written with the state at which it
@@ -14,12 +15,13 @@
 
 mod clock;
 mod convert;
-mod counter;
 mod entries;
 mod error;
 mod ioctl;
 mod journal;
 mod kick;
+mod probe;
+mod replaced;
 mod session;
 mod vm;
 
@@ -30,19 +32,19 @@ use super::emulated::{self, Plan};
 use super::handover::Handover;
 use super::live::Live;
 use crate::cpu::cpuid::CpuModel;
-use crate::cpu::state::{State, efer, gpr, seg};
+use crate::cpu::state::efer;
 use crate::machine::{Code, Machine, STATE_VERSION};
-use crate::memory::Memory;
-use crate::tick::{GuestNs, NS_PER_TICK, Tick};
+use crate::tick::{GuestNs, Tick};
 use crate::trace::{Accel, EndReason, MachineConfig, Writer};
 use clock::HostClock;
-use counter::Replaced;
+use entries::Made;
 use journal::Journal;
+use replaced::{Replaced, Wanted};
 use session::Session;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use vm::{Left, Vm};
+use vm::Vm;
 
 /// How a recording under KVM went.
 #[derive(Clone, Debug)]
@@ -62,8 +64,10 @@ pub struct Host {
     kvm: kvm_ioctls::Kvm,
     slowdown: u32,
     list_period: Duration,
-    /// Whether programs get into ring 0 without our help.
-    makes_entries: bool,
+    /// What programs do not get without our help.
+    made: Made,
+    /// Which instructions of its kernel's text a guest's kernel may not execute itself.
+    wanted: Wanted,
     find_code: Option<Box<FindCode>>,
 }
 
@@ -77,11 +81,19 @@ impl Host {
     /// Opens KVM and looks how fast it is.
     pub fn open() -> Result<Host, KvmError> {
         let kvm = vm::open()?;
-        let slowdown = measure_slowdown(&kvm)?;
+        let slowdown = probe::slowdown(&kvm)?;
+        let cpuid = !probe::keeps_cpuid(&kvm)?;
         Ok(Host {
             slowdown,
             list_period: LIST_PERIOD,
-            makes_entries: entries::makes_entries(&kvm)?,
+            made: Made {
+                calls: !probe::makes_entries(&kvm)?,
+                cpuid,
+            },
+            wanted: Wanted {
+                fxsave: !probe::fxsave_is_exact(&kvm)?,
+                cpuid,
+            },
             find_code: None,
             kvm,
         })
@@ -105,9 +117,10 @@ impl Host {
         };
         let code = find(machine);
         let long = machine.cpu.state.efer & efer::LMA != 0;
-        let replaced = Replaced::find(&machine.cpu.memory, &code, long);
+        let replaced = Replaced::find(&machine.cpu.memory, self.wanted, &code, long);
         log::info!(
-            "KVM: {} reads of the time-stamp counter in {} functions of the kernel are recorded",
+            "KVM: {} instructions in {} functions of the kernel are executed by the engine, reads of the time-stamp counter \
+             among them",
             replaced.len(),
             code.len()
         );
@@ -136,35 +149,6 @@ impl Host {
             ),
         }
     }
-}
-
-/// Nanoseconds an instruction above which guest time is slowed down.
-const NS_PER_INSTRUCTION: u64 = NS_PER_TICK;
-/// Iterations of the loop that is timed.
-const MEASURED: u64 = 4000;
-
-/// Runs a small loop in the privileged mode and times it.
-fn measure_slowdown(kvm: &kvm_ioctls::Kvm) -> Result<u32, KvmError> {
-    let mut memory = Memory::new(1 << 20)?;
-    // loop $; hlt
-    memory.write(0x1000, &[0xe2, 0xfe, 0xf4]);
-    // SAFETY: the machine is dropped before the memory, which nobody else uses.
-    let mut vm = unsafe { Vm::new(kvm, &memory, &vm::common_model(kvm, &CpuModel::native())?)? };
-    let mut state = State::reset();
-    state.seg[seg::CS].selector = 0;
-    state.seg_base[seg::CS] = 0;
-    state.gpr[gpr::RCX] = MEASURED;
-    state.set_rip(0x1000);
-    vm.load(&state, 0)?;
-    let start = Instant::now();
-    vm.kick_in(Duration::from_secs(1));
-    let left = vm.enter()?;
-    if left != Left::Halt {
-        log::warn!("the measuring loop ended by {left:?}");
-    }
-    let ns = start.elapsed().as_nanos() as u64 / MEASURED;
-    drop(vm);
-    Ok((ns / NS_PER_INSTRUCTION).clamp(1, 1000) as u32)
 }
 
 /// Records a run into a file, untimed. `progress` hears guest time and the file's length several times a second. Gives
@@ -262,15 +246,15 @@ fn run_session(
     let clock = HostClock::new(host.slowdown);
     // SAFETY: the session holds the machine until the virtual one is dropped, and uses its RAM between runs only.
     let mut vm = unsafe { Vm::new(&host.kvm, &machine.cpu.memory, machine.cpu.model())? };
-    if !host.makes_entries {
-        vm.make_entries()?;
+    if host.made != Made::default() {
+        vm.make_entries(host.made)?;
     }
     let replaced = host.replaced(&machine);
     let places = replaced.len() as u64;
     let mut session = Session::new(vm, machine, journal, clock, host.list_period, replaced)?;
     session.run(progress)?;
     let (mut machine, journal, clock, mut statistics) = session.finish()?;
-    statistics.insert("time_stamp_places".to_string(), places);
+    statistics.insert("replaced_places".to_string(), places);
     let now = clock.now();
     machine.cpu.set_tick(now);
     Ok(Ran {

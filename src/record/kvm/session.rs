@@ -1,16 +1,19 @@
 //! A run under KVM: enters the guest, answers what it asks, delivers what waits, and writes all of it down.
 
+mod execute;
+mod settle;
+
 use super::clock::HostClock;
 use super::convert;
-use super::counter::Replaced;
-use super::entries::Entered;
 use super::error::KvmError;
 use super::journal::Journal;
+use super::replaced::Replaced;
 use super::vm::{Left, Vm};
 use crate::cpu::mmu::bus_parts;
 use crate::cpu::state::{State, activity, seg};
 use crate::cpu::world::{Interrupt, Pending, Wait, World};
 use crate::machine::{Machine, compare};
+use crate::memory::PAGE_BYTES;
 use crate::tick::{GuestNs, Tick};
 use crate::trace::{EndReason, PageHash, PageList, Stand, What};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +25,9 @@ const QUIET_LIST_PERIOD: Duration = Duration::from_millis(200);
 const SLICE: Duration = Duration::from_millis(20);
 /// While an interrupt waits for the guest to take it.
 const WAITING_SLICE: Duration = Duration::from_millis(2);
+
+/// Longer lists have no hashes of lines: whoever wrote so many pages is not in a small loop.
+const LINES_PAGES_MAX: usize = 64;
 
 /// A machine that runs under KVM.
 pub struct Session {
@@ -114,6 +120,9 @@ impl Session {
                 return self.come_to_rest();
             }
             let waits = self.deliver(pending, now)?;
+            if self.journal.live.is_over() {
+                continue;
+            }
             if self.halted {
                 self.wait(now)?;
                 continue;
@@ -124,11 +133,10 @@ impl Session {
 
     /// Delivers what is pending if the guest can take it now. Gives whether something still waits.
     fn deliver(&mut self, pending: Pending, now: Tick) -> Result<bool, KvmError> {
-        if pending.nmi && self.vm.takes_nmi()? {
+        if pending.nmi && self.takes_nmi()? {
             self.place()?;
             if let Some(Interrupt::Nmi) = self.journal.live.interrupt(now, 0, false) {
                 self.journal.arrival(What::Nmi, now);
-                self.vm.clear_resume_flag()?;
                 self.vm.nmi()?;
                 self.arrived("nmi");
             }
@@ -137,15 +145,13 @@ impl Session {
         if !pending.interrupt {
             return Ok(pending.nmi);
         }
-        let wakes = self.halted && self.vm.interrupts_on();
-        if !wakes && !self.vm.takes_interrupt() {
+        if !self.takes_interrupt()? {
             return Ok(true);
         }
         let at_access = self.at_access;
         self.place()?;
         if let Some(Interrupt::Vector(vector)) = self.journal.live.interrupt(now, 0, true) {
             self.journal.arrival(What::Interrupt { vector }, now);
-            self.vm.clear_resume_flag()?;
             self.vm.interrupt(vector)?;
             self.arrived(if at_access {
                 "interrupts_at_accesses"
@@ -154,6 +160,29 @@ impl Session {
             });
         }
         Ok(false)
+    }
+
+    /// Whether a maskable interrupt would be delivered at once; the processor is settled then.
+    fn takes_interrupt(&mut self) -> Result<bool, KvmError> {
+        for settled in [false, true] {
+            let wakes = self.halted && self.vm.interrupts_on();
+            if self.shut_down || !wakes && !self.vm.takes_interrupt() {
+                return Ok(false);
+            }
+            if !settled {
+                self.settle()?;
+            }
+        }
+        Ok(!self.journal.live.is_over())
+    }
+
+    /// The same for an NMI.
+    fn takes_nmi(&mut self) -> Result<bool, KvmError> {
+        if !self.vm.takes_nmi()? {
+            return Ok(false);
+        }
+        self.settle()?;
+        Ok(!self.shut_down && !self.journal.live.is_over() && self.vm.takes_nmi()?)
     }
 
     fn arrived(&mut self, what: &'static str) {
@@ -196,10 +225,12 @@ impl Session {
         } else {
             state.seg_base[seg::CS].wrapping_add(state.rip()) & 0xffff_ffff
         };
+        let (general, flags) = compare::general_of(state);
         Stand {
             rip: state.rip(),
             linear,
-            general: compare::general_hash_of(state),
+            flags,
+            general,
             vector: compare::vector_hash(state),
             elapsed_ns: self.placed.elapsed().as_nanos() as u64,
         }
@@ -217,12 +248,15 @@ impl Session {
         pages.dedup();
         self.written.extend(&pages);
         let memory = &self.machine.cpu.memory;
+        // Whoever looks for this state among millions compares lines.
+        let lines = if !self.at_access && pages.len() <= LINES_PAGES_MAX {
+            let lines = |&page: &u32| self.seen(page, compare::line_hashes);
+            pages.iter().map(lines).collect()
+        } else {
+            Vec::new()
+        };
         let hashes = pages.into_iter().map(|page| {
-            let there = memory.page(page as usize);
-            let seen = self
-                .replaced
-                .page(memory.page_address(page as usize), there);
-            let (whole, unmarked) = compare::page_hashes(seen.as_deref().unwrap_or(there));
+            let (whole, unmarked) = self.seen(page, compare::page_hashes);
             PageHash {
                 page,
                 whole,
@@ -236,9 +270,21 @@ impl Session {
             self.vm.store(memory, &mut now)?;
             state = bytemuck::bytes_of(&now.canonical()).to_vec();
         }
-        self.journal.pages(&PageList { state, pages });
+        self.journal.pages(&PageList {
+            state,
+            pages,
+            lines,
+        });
         self.listed = Instant::now();
         Ok(())
+    }
+
+    /// Looks at a page as the guest sees it.
+    fn seen<T>(&self, page: u32, look: impl Fn(&[u8; PAGE_BYTES]) -> T) -> T {
+        let memory = &self.machine.cpu.memory;
+        let there = memory.page(page as usize);
+        let gpa = memory.page_address(page as usize);
+        look(self.replaced.page(gpa, there).as_deref().unwrap_or(there))
     }
 
     /// The guest has halted: waits for what wakes it.
@@ -298,6 +344,7 @@ impl Session {
         if self.journal.accesses() == before {
             return Ok(());
         }
+        self.leave_finished_repeat(true)?;
         let regs = self.vm.regs()?;
         let hash = compare::general_hash(&convert::general(&regs), regs.rip, regs.rflags);
         self.journal.check(hash);
@@ -398,6 +445,7 @@ impl Session {
                 if self.listed.elapsed() >= QUIET_LIST_PERIOD.max(self.list_period)
                     && self.vm.is_settled()?
                 {
+                    self.leave_finished_repeat(false)?;
                     self.place()?;
                     self.placed = Instant::now();
                 }
@@ -429,114 +477,6 @@ impl Session {
         }
     }
 
-    /// At the first instruction of a handler: the guest's own exceptions go on, and what KVM made one of by mistake is
-    /// taken back and done.
-    fn at_breakpoint(&mut self) -> Result<(), KvmError> {
-        self.take_state()?;
-        if self.vm.is_at_moment(self.machine.cpu.linear_rip()) {
-            self.journal.live.watch().reached();
-            return Ok(());
-        }
-        if let Some(done) = self.read_counter() {
-            return done;
-        }
-        let cpu = &mut self.machine.cpu;
-        let Entered::For(undone) = self.vm.entered(&cpu.state, &cpu.memory) else {
-            self.count("exceptions_looked_at");
-            return self.execute();
-        };
-        let now = self.clock.now();
-        cpu.state = undone.before;
-        cpu.state_changed();
-        cpu.set_tick(now);
-        if !undone.system_call {
-            self.count("interrupt_instructions");
-            self.clobbered(&undone.written)?;
-            return self.execute();
-        }
-        // RCX and R11 before are lost: the state behind it is what it can be known by.
-        self.count("system_calls");
-        self.machine.run(&mut self.journal, now + 1, true);
-        self.clobbered(&undone.written)?;
-        self.vm.load(&self.machine.cpu.state, self.task_priority)
-    }
-
-    /// Writes down that words of RAM are other than the guest made them, where the engine's processor stands.
-    fn clobbered(&mut self, written: &[(u64, u64)]) -> Result<(), KvmError> {
-        let stand = self.stand_of(&self.machine.cpu.state);
-        self.journal.stand(stand);
-        let mut words = written.iter().peekable();
-        while let Some(&(gpa, word)) = words.next() {
-            let mut bytes = word.to_le_bytes().to_vec();
-            while let Some(&(_, word)) = words.next_if(|next| next.0 == gpa + bytes.len() as u64) {
-                bytes.extend_from_slice(&word.to_le_bytes());
-            }
-            self.journal.written(gpa, &bytes);
-        }
-        self.at_access = false;
-        self.placed = Instant::now();
-        Ok(())
-    }
-
-    /// An instruction that KVM cannot execute is executed by the engine, on the processor's state.
-    fn execute_one(&mut self) -> Result<(), KvmError> {
-        self.take_state()?;
-        if let Some(done) = self.read_counter() {
-            return done;
-        }
-        self.count("executed_by_the_engine");
-        self.execute()
-    }
-
-    /// Executes the read of the time-stamp counter that stood here, if one did.
-    fn read_counter(&mut self) -> Option<Result<(), KvmError>> {
-        let cpu = &mut self.machine.cpu;
-        let gpa = cpu.probe(cpu.linear_rip())?;
-        if !self.replaced.contains(gpa) {
-            return None;
-        }
-        self.replaced.give_back(&mut cpu.memory, gpa);
-        self.count("time_stamp_reads");
-        let done = self.execute();
-        self.replaced.put(&mut self.machine.cpu.memory, gpa);
-        Some(done)
-    }
-
-    /// Gives the engine the processor's state.
-    fn take_state(&mut self) -> Result<(), KvmError> {
-        let cpu = &mut self.machine.cpu;
-        let mut state = cpu.state;
-        self.vm.store(&cpu.memory, &mut state)?;
-        cpu.state = state;
-        // Whatever was derived from RAM is out of date.
-        cpu.forget_code();
-        cpu.state_changed();
-        Ok(())
-    }
-
-    /// The engine executes one instruction, and the processor gets the state after it.
-    fn execute(&mut self) -> Result<(), KvmError> {
-        let now = self.clock.now();
-        let before = self.journal.accesses();
-        self.machine.cpu.set_tick(now);
-        self.machine.run(&mut self.journal, now + 1, true);
-        match self.machine.cpu.state.activity {
-            activity::SHUTDOWN => {
-                self.shut_down = true;
-                self.at_access = true;
-                return Ok(());
-            }
-            activity::HALTED => {
-                self.machine.cpu.state.activity = activity::RUNNING;
-                self.vm.load(&self.machine.cpu.state, self.task_priority)?;
-                return self.answer_without_data(Left::Halt);
-            }
-            _ => {}
-        }
-        self.vm.load(&self.machine.cpu.state, self.task_priority)?;
-        self.after_access(before)
-    }
-
     /// The run is over: runs on to a point where nothing is half done, and writes what the machine is like there.
     fn come_to_rest(&mut self) -> Result<(), KvmError> {
         while !self.shut_down && !self.vm.is_settled()? {
@@ -545,6 +485,9 @@ impl Session {
             self.at_access = false;
             let left = self.vm.enter()?;
             self.handle(left)?;
+        }
+        if !self.shut_down && !self.at_access {
+            self.leave_finished_repeat(false)?;
         }
         if !self.at_access && self.journal.records() {
             let stand = self.stand()?;

@@ -4,13 +4,12 @@
 //! kicks). CPUID answers from the recording's table; filtered MSRs leave. KVM API, 4.1 to 4.35, 4.97, 5, 7.21, 7.22.
 
 use super::convert;
-use super::entries::{self, Entered, Entries};
+use super::entries::{self, Entered, Entries, Made};
 use super::error::{KvmError, call};
 use super::ioctl;
 use super::kick::Kicker;
 use crate::cpu::cpuid::{CpuModel, Leaf};
 use crate::cpu::debug::dr7;
-use crate::cpu::flags::bits;
 use crate::cpu::msr::index::LSTAR;
 use crate::cpu::state::State;
 use crate::memory::{HIGH_RAM, Memory, PAGE_BYTES, PCI_HOLE};
@@ -22,6 +21,11 @@ use std::time::Duration;
 
 /// Where KVM may put three pages of its own on Intel processors that need them: in the hole, away from all devices.
 const TSS_ADDRESS: usize = 0xfffb_d000;
+
+/// MSR_PLATFORM_INFO and MSR_MISC_FEATURES_ENABLES of KVM, which lets CPUID of ring 3 raise #GP (SDM volume 4).
+const PLATFORM_INFO: u32 = 0xce;
+const CPUID_FAULTING: u64 = 1 << 31;
+const MISC_FEATURES_ENABLES: u32 = 0x140;
 
 /// Why the processor left the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,6 +211,29 @@ fn filter_msrs(vm: &VmFd, ours: Option<u32>) -> Result<(), KvmError> {
 }
 
 impl Vm {
+    /// Whether the processor answers CPUID from the table, and not with more features.
+    pub fn keeps_cpuid(&self, model: &CpuModel) -> Result<bool, KvmError> {
+        let there = self
+            .vcpu
+            .get_cpuid2(KVM_MAX_CPUID_ENTRIES)
+            .map_err(call("the CPUID table"))?;
+        // OSXSAVE and OSPKE follow CR4.
+        let dynamic = |leaf: &Leaf, register: usize| match (leaf.leaf, register) {
+            (1, 2) => 1 << 27,
+            (7, 2) => 1 << 4,
+            _ => 0,
+        };
+        let keeps = |leaf: &&Leaf| {
+            let found = there
+                .as_slice()
+                .iter()
+                .find(|e| e.function == leaf.leaf && e.index == leaf.subleaf);
+            let there = found.map_or([0; 4], |e| [e.eax, e.ebx, e.ecx, e.edx]);
+            (0..4).all(|n| (there[n] ^ leaf.registers[n]) & !dynamic(leaf, n) == 0)
+        };
+        Ok(model.leaves.iter().all(|leaf| keeps(&leaf)))
+    }
+
     /// A machine with the RAM of `memory`, which must outlive it, and a processor as `model` says.
     ///
     /// # Safety
@@ -261,22 +288,44 @@ impl Vm {
         })
     }
 
-    /// Programs' entries into ring 0 are made by us. Before the first [`Vm::load`].
-    pub fn make_entries(&mut self) -> Result<(), KvmError> {
-        self.entries = Some(Entries::default());
-        filter_msrs(&self.vm, Some(LSTAR))
+    /// What KVM does not do for programs is made by us. Before the first [`Vm::load`].
+    pub fn make_entries(&mut self, made: Made) -> Result<(), KvmError> {
+        self.entries = Some(Entries {
+            made,
+            ..Entries::default()
+        });
+        if made.calls {
+            filter_msrs(&self.vm, Some(LSTAR))?;
+        }
+        if made.cpuid {
+            let entry = |index, data| kvm_msr_entry {
+                index,
+                data,
+                ..kvm_msr_entry::default()
+            };
+            let msrs = [
+                entry(PLATFORM_INFO, CPUID_FAULTING),
+                entry(MISC_FEATURES_ENABLES, 1),
+            ];
+            let msrs = Msrs::from_entries(&msrs).map_err(|_| KvmError::Lacks("room for MSRs"))?;
+            let set = self.vcpu.set_msrs(&msrs).map_err(call("CPUID faulting"))?;
+            if set != 2 {
+                return Err(KvmError::Lacks("faulting CPUID, nor hidden features"));
+            }
+        }
+        Ok(())
     }
 
     /// Lets breakpoints follow the guest's handlers, where entries are made by us.
     pub fn follow_handlers(&mut self, memory: &Memory) -> Result<(), KvmError> {
-        if self.entries.is_none() {
+        let Some(Entries { made, .. }) = self.entries else {
             return Ok(());
-        }
+        };
         let failed = call("cannot read the processor's state");
         let mut state = State::reset();
         let sregs = self.vcpu.get_sregs().map_err(&failed)?;
         convert::put_sregs(&sregs, memory, &mut state);
-        self.set_breakpoints(entries::handlers(&state, memory))
+        self.set_breakpoints(entries::handlers(made, &state, memory))
     }
 
     /// INT3 comes out to us. Before the first [`Vm::load`].
@@ -285,7 +334,7 @@ impl Vm {
         self.debug()
     }
 
-    fn set_breakpoints(&mut self, handlers: [u64; 2]) -> Result<(), KvmError> {
+    fn set_breakpoints(&mut self, handlers: [u64; 3]) -> Result<(), KvmError> {
         match &mut self.entries {
             Some(entries) if entries.handlers != handlers => entries.handlers = handlers,
             _ => return Ok(()),
@@ -302,7 +351,7 @@ impl Vm {
         if self.int3 {
             debug.control |= KVM_GUESTDBG_USE_SW_BP;
         }
-        let handlers = self.entries.as_ref().map_or([0; 2], |e| e.handlers);
+        let handlers = self.entries.as_ref().map_or([0; 3], |e| e.handlers);
         let at = handlers
             .into_iter()
             .filter(|&at| at != 0)
@@ -335,9 +384,13 @@ impl Vm {
         }
     }
 
-    /// Whether the processor stands between SYSCALL and the page fault that is made of it.
+    /// Whether the processor stands between an instruction of a program and the breakpoint that it comes to for it.
     fn is_half_way(&self) -> bool {
-        self.entries.is_some() && self.regs().is_ok_and(|regs| regs.rip == entries::NOWHERE)
+        let Some(entries) = &self.entries else {
+            return false;
+        };
+        self.regs()
+            .is_ok_and(|regs| regs.rip == entries::NOWHERE || entries.handlers.contains(&regs.rip))
     }
 
     /// Puts a state into the processor.
@@ -345,7 +398,9 @@ impl Vm {
         let mut there = *state;
         if let Some(entries) = &mut self.entries {
             (entries.lstar, entries.cr2) = (state.lstar, state.cr2);
-            there.lstar = entries::NOWHERE;
+            if entries.made.calls {
+                there.lstar = entries::NOWHERE;
+            }
         }
         self.load_as(&there, task_priority)
     }
@@ -375,7 +430,11 @@ impl Vm {
         events.nmi.masked = state.nmi_blocked;
         events.flags |= KVM_VCPUEVENT_VALID_SHADOW;
         self.vcpu.set_vcpu_events(&events).map_err(&failed)?;
-        self.vcpu.get_kvm_run().cr8 = task_priority;
+        let run = self.vcpu.get_kvm_run();
+        run.cr8 = task_priority;
+        // As after an exit: whoever asks next has not entered the guest in between.
+        run.if_flag = state.flags.interrupts().into();
+        run.ready_for_interrupt_injection = (state.flags.interrupts() && state.shadow == 0).into();
         // What `sync_regs` holds is older than this.
         if self.sync {
             *self.vcpu.sync_regs_mut() = kvm_sync_regs {
@@ -399,7 +458,9 @@ impl Vm {
         convert::put_msrs(msrs.as_slice(), state);
         let events = self.vcpu.get_vcpu_events().map_err(&failed)?;
         convert::runs(state, events.interrupt.shadow != 0, events.nmi.masked != 0);
-        if let Some(entries) = &self.entries {
+        if let Some(entries) = &self.entries
+            && entries.made.calls
+        {
             state.lstar = entries.lstar;
         }
         Ok(())
@@ -603,14 +664,10 @@ impl Vm {
         Ok(pages)
     }
 
-    /// Clears RFLAGS.RF before something is delivered. The host's own page faults leave it set, which the frame on the
-    /// guest's stack would show; the engine never has it set between instructions.
-    pub fn clear_resume_flag(&mut self) -> Result<(), KvmError> {
+    /// Changes general registers, RIP and RFLAGS.
+    pub fn change_regs(&mut self, change: impl FnOnce(&mut kvm_regs)) -> Result<(), KvmError> {
         let mut regs = self.regs()?;
-        if regs.rflags & bits::RF == 0 {
-            return Ok(());
-        }
-        regs.rflags &= !bits::RF;
+        change(&mut regs);
         if self.sync {
             self.vcpu.sync_regs_mut().regs = regs;
         }
