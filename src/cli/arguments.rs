@@ -166,10 +166,10 @@ pub struct RecordArguments {
     /// When recording begins: console:TEXT, port:N[=VALUE], ADDRESS, SYMBOL or key [default: at power-on]
     ///
     /// Until then the machine runs without being recorded. console:login: is when the guest has printed that, and
-    /// port:0x80=0x11 when it has written this value to this port (any value without «=»). An address is a linear one, a
-    /// symbol one of the kernel's ELF file: before the first execution of the instruction there. «key» is Ctrl-A r on
-    /// the console, which begins a recording earlier than the others, too, and further ones later: FILE-2, FILE-3.
-    /// Ctrl-A e ends a recording while the machine runs on.
+    /// port:0x80=0x11 when it has written this value to this port (any value without «=»). An address is a linear
+    /// one, a symbol one of the kernel's ELF file: before the first execution of the instruction there. «key» is
+    /// Ctrl-A r on the console, which begins a recording earlier than the others, too, and further ones later:
+    /// FILE-2, FILE-3. Ctrl-A e ends a recording while the machine runs on.
     #[arg(long, value_name = "WHEN", requires = "record")]
     pub record_from: Option<When>,
     /// When recording ends, and the machine with it: a WHEN as for --record-from
