@@ -35,8 +35,8 @@ const PLACES: &[(&str, &[&str])] = &[
     ("devices", &["src/record/", "src/replay/world.rs", "src/replay/resolve/world.rs", "devices/"]),
     ("kvm_ioctls", &["src/record/kvm/"]),
     ("kvm_bindings", &["src/record/kvm/"]),
-    // Replay: the instructions in a divergence report.
-    ("iced_x86", &["src/cpu/", "src/replay/replayer.rs"]),
+    // Replay: the instructions in a divergence report. KVM: which of the guest's text to replace.
+    ("iced_x86", &["src/cpu/", "src/replay/replayer.rs", "src/record/kvm/replaced.rs"]),
     ("zstd", &["src/trace/", "checkpoints/", "src/demo/"]),
     ("clap", &["src/cli/", "src/main.rs"]),
     ("indicatif", &["src/cli/"]),

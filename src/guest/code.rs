@@ -1,4 +1,5 @@
-//! Where the functions of the guest's kernel are: out of its own symbol table, or out of the ELF file that it came from.
+//! Where the functions of the guest's kernel are: out of its own symbol table, or out of the ELF file that it came
+//! from.
 //!
 //! Not found: code that has no symbol there, and that of loadable modules.
 

@@ -1,5 +1,6 @@
-# Long mode with a program in ring 3 that calls its kernel by SYSCALL and by INT n, between timer interrupts, page faults
-# and INT3. The handlers mix what they see (CR2 among it) into `sum`, which is printed in hex at the end; exit status 17.
+# Long mode with a program in ring 3 that calls its kernel by SYSCALL and by INT n and asks CPUID, between timer
+# interrupts, page faults, #GP and INT3. The handlers mix what they see (CR2 among it) into `sum`, which is printed in
+# hex at the end; exit status 17.
     .equ KERNEL_CODE, 0x10          # as Linux has them
     .equ KERNEL_DATA, 0x18
     .equ USER_DATA, 0x2b
@@ -76,6 +77,9 @@ long:
     movl $3, %edi
     movl $breakpoint, %esi
     call gate
+    movl $13, %edi
+    movl $protection, %esi
+    call gate
     lidt idt_pointer
     movl $0xc0000080, %ecx          # EFER: SYSCALL
     rdmsr
@@ -125,11 +129,6 @@ gate:                               # vector EDI to ESI; from ring 3 as well
     shrl $16, %esi
     movw %si, idt + 6(%rdi)
     ret
-
-    .macro mix                      # EAX into the sum
-    roll $5, sum
-    xorl %eax, sum
-    .endm
 
 tick:
     pushq %rax
@@ -183,6 +182,14 @@ breakpoint:
     movl $0xb9, %eax
     mix
     popq %rax
+    iretq
+protection:                         # HLT
+    pushq %rax
+    movl 8(%rsp), %eax
+    mix
+    popq %rax
+    addq $8, %rsp
+    incq (%rsp)
     iretq
 call_by_interrupt:
     movl %edi, %eax
@@ -256,6 +263,19 @@ user:
     int3
     addl %eax, counter
     decl %ebx
+    jnz 1b
+
+    movl $20, %ebp                  # CPUID: what is hidden stays hidden
+1:  movl $1, %eax
+    cpuid
+    movl %ecx, %edi
+    syscall
+    movl $0x80000001, %eax
+    cpuid
+    movl %edx, %edi
+    syscall
+    hlt                             # and a real #GP
+    decl %ebp
     jnz 1b
 
     movl counter, %edi

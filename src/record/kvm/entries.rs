@@ -1,12 +1,11 @@
 //! What a program in ring 3 asks of its processor and the host's KVM does not do: SYSCALL, INT n, CPUID.
 //!
-//! A KVM that has no hardware virtualization below it runs ring 3 natively and ring 0 by software. The one that this was
-//! written on takes a SYSCALL to the address in IA32_LSTAR, but in ring 3, answers INT n with #UD, and CPUID with
+//! A KVM that has no hardware virtualization below it runs ring 3 natively and ring 0 by software. The one that this
+//! was written on takes a SYSCALL to the address in IA32_LSTAR, but in ring 3, answers INT n with #UD, and CPUID with
 //! features that it was told to hide. Probes find that out before anything is recorded ([`super::probe`]). There, the
 //! processor gets an LSTAR at which nothing is mapped, so that SYSCALL ends in a page fault; CPUID of ring 3 is made to
-//! fault (IA32_MISC_FEATURES_ENABLES, bit 0); and breakpoints at the first instruction
-//! of the guest's handlers of #PF, #UD and #GP come out to us, where the program's state is put back and the engine
-//! executes the instruction.
+//! fault (IA32_MISC_FEATURES_ENABLES, bit 0); and breakpoints at the first instruction of the guest's handlers of #PF,
+//! #UD and #GP come out to us, where the program's state is put back and the engine executes the instruction.
 //!
 //! What such an exception has written on the guest's stack cannot be taken back, since nobody knows what was there: it
 //! is recorded as what it is, a write to RAM from outside. CR2 is known: it changes at page faults only, all of which
@@ -158,9 +157,7 @@ impl Entries {
         }
         let mut before = interrupted(state, memory, &frame[1..])?;
         before.set_rip(state.gpr[gpr::RCX].wrapping_sub(2));
-        before
-            .flags
-            .set_rflags(state.gpr[gpr::R11] & !u64::from(bits::RF));
+        before.flags.set_rflags(state.gpr[gpr::R11] & !bits::RF);
         Some(Undone {
             before,
             what: Instruction::SystemCall,
@@ -220,6 +217,6 @@ fn interrupted(state: &State, memory: &Memory, frame: &[(u64, u64)]) -> Option<S
     before.cpl = 3;
     before.gpr[gpr::RSP] = rsp;
     before.set_rip(rip);
-    before.flags.set_rflags(rflags & !u64::from(bits::RF));
+    before.flags.set_rflags(rflags & !bits::RF);
     Some(before)
 }

@@ -119,8 +119,8 @@ impl Host {
         let long = machine.cpu.state.efer & efer::LMA != 0;
         let replaced = Replaced::find(&machine.cpu.memory, self.wanted, &code, long);
         log::info!(
-            "KVM: {} instructions in {} functions of the kernel are executed by the engine, reads of the time-stamp counter \
-             among them",
+            "KVM: {} instructions in {} functions of the kernel are executed by the engine, reads of the time-stamp \
+             counter among them",
             replaced.len(),
             code.len()
         );

@@ -1,12 +1,12 @@
 //! Instructions of the guest kernel's text in whose places INT3 stands, so that the engine executes them.
 //!
-//! RDTSC and RDTSCP, which a stock KVM cannot trap: the world's counter answers, which is an event. Where the host's KVM
-//! executes ring 0 by software, also FXSAVE, if it writes more than processors do, and CPUID, if it shows features that
-//! it was told to hide.
+//! RDTSC and RDTSCP, which a stock KVM cannot trap: the world's counter answers, which is an event. Where the host's
+//! KVM executes ring 0 by software, also FXSAVE, if it writes more than processors do, and CPUID, if it shows features
+//! that it was told to hide.
 //!
-//! They are found by disassembling functions that somebody has named, not by a search for bytes. RAM is hashed, recorded
-//! and given back as if nothing had been replaced. RDTSC at a place that nobody named reads the host's counter, and
-//! finding ticks says at which instruction.
+//! They are found by disassembling functions that somebody has named, not by a search for bytes. RAM is hashed,
+//! recorded and given back as if nothing had been replaced. RDTSC at a place that nobody named reads the host's
+//! counter, and finding ticks says at which instruction.
 
 use crate::machine::Code;
 use crate::memory::{Memory, PAGE_BYTES};
@@ -53,8 +53,8 @@ fn offsets(wanted: Wanted, code: &[u8], address: u64, bits: u32) -> BTreeSet<u64
 }
 
 impl Replaced {
-    /// Finds the places in functions. `long`: the code is known to be 64-bit code; otherwise only what is an instruction
-    /// in 32-bit code, too, is taken.
+    /// Finds the places in functions. `long`: the code is known to be 64-bit code; otherwise only what is an
+    /// instruction in 32-bit code, too, is taken.
     pub fn find(memory: &Memory, wanted: Wanted, functions: &[Code], long: bool) -> Replaced {
         let mut places = BTreeMap::new();
         let mut code = Vec::new();
