@@ -120,10 +120,15 @@ impl AtTerminal {
 
 /// A recording is good, and its console says this.
 fn check(file: &Path, said: &str) {
-    let output = run(&["verify", &shown(file)]);
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    check_only(file);
     let output = run(&["play", &shown(file)]);
     assert_eq!(text(&output.stdout), said);
+}
+
+/// A recording is good.
+fn check_only(file: &Path) {
+    let output = run(&["verify", &shown(file)]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 }
 
 fn json(file: &Path) -> Value {
@@ -294,6 +299,68 @@ fn moments_of_the_command_line_begin_and_end_recordings() {
         );
         check(&file, said);
     }
+    fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn a_function_of_a_linux_without_a_symbol_file_begins_a_recording() {
+    const TEST: &str = "a_function_of_a_linux_without_a_symbol_file_begins_a_recording";
+    let linux = match support::linux() {
+        Ok(linux) => linux,
+        Err(why) => return support::skip(TEST, &why),
+    };
+    let directory = support::scratch("moments-linux");
+    let file = directory.join("run.rvr");
+    let (kernel, initrd) = (shown(&linux.kernel), shown(&linux.initrd));
+    let name = shown(&file);
+    let arguments = [
+        "--record",
+        &name,
+        "--kernel",
+        &kernel,
+        "--initrd",
+        &initrd,
+        "--append",
+        support::LINUX_CMDLINE,
+        "--memory",
+        "128M",
+        "--console",
+        "none",
+        "--record-from",
+    ];
+    // Where the initial process switches the machine off.
+    let output = run(&[&arguments[..], &["__x64_sys_reboot"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let said = text(&run(&["play", &name]).stdout);
+    assert!(
+        said.contains("Power down") && !said.contains("the guest is up"),
+        "{said}"
+    );
+    let recording = Arc::new(Recording::open(&file).unwrap());
+    let start = recording.config().start.clone().unwrap();
+    let replayer = retrovisor::replay::Replayer::new(&recording).unwrap();
+    let address = replayer.machine.cpu.linear_rip();
+    assert_eq!(
+        start.moment,
+        format!("execution came to __x64_sys_reboot ({address:#x})")
+    );
+    // The same symbol in the file that is made of the recording's RAM.
+    let symbols = directory.join("run.sym");
+    run(&["symbols", &name, "-o", &shown(&symbols)]);
+    let elf = fs::read(&symbols).unwrap();
+    assert_eq!(support::symbol(&elf, "__x64_sys_reboot"), address);
+    check_only(&file);
+
+    fs::remove_file(&file).unwrap();
+    let output = run(&[&arguments[..], &["no_such_function"]].concat());
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(
+        said.contains("has no such symbol") && said.contains(&linux.version),
+        "{said}"
+    );
+    assert!(!file.exists());
     fs::remove_dir_all(&directory).unwrap();
 }
 

@@ -18,6 +18,8 @@ const EXAMPLES: &str = "Examples:
       Record a small kernel with a bug in it and find the culprit backwards with GDB.
   retrovisor --record boot.rvr --kernel vmlinuz --initrd initramfs.cpio --append console=ttyS0
       Record a Linux boot. The console is here; Ctrl-A x ends the recording, Ctrl-A h shows help.
+  retrovisor --record login.rvr --kernel vmlinuz --initrd initramfs.cpio --record-from console:login:
+      Record from where the guest has printed «login:»; until then it only runs.
   retrovisor boot.rvr --at end
       Serve the recording to GDB, from its end: gdb vmlinux -ex 'target remote 127.0.0.1:1234'
   retrovisor --record k.rvr --kernel my-kernel.elf --console none --for 10
@@ -167,9 +169,10 @@ pub struct RecordArguments {
     ///
     /// Until then the machine runs without being recorded. console:login: is when the guest has printed that, and
     /// port:0x80=0x11 when it has written this value to this port (any value without «=»). An address is a linear
-    /// one, a symbol one of the kernel's ELF file: before the first execution of the instruction there. «key» is
-    /// Ctrl-A r on the console, which begins a recording earlier than the others, too, and further ones later:
-    /// FILE-2, FILE-3. Ctrl-A e ends a recording while the machine runs on.
+    /// one, a symbol one of the kernel's ELF file: before the first execution of the instruction there. Where that
+    /// file has no symbols, they are looked for in RAM, where a Linux kernel has them as soon as it runs. «key» is
+    /// Ctrl-A r on the console, which begins a recording earlier than the others, too, and further ones later: FILE-2,
+    /// FILE-3. Ctrl-A e ends a recording while the machine runs on.
     #[arg(long, value_name = "WHEN", requires = "record")]
     pub record_from: Option<When>,
     /// When recording ends, and the machine with it: a WHEN as for --record-from
@@ -475,7 +478,7 @@ mod tests {
             CommandLine::try_parse_from(words).unwrap_or_else(|e| panic!("{line}: {e}"));
             count += 1;
         }
-        assert_eq!(count, 5);
+        assert_eq!(count, 6);
     }
 
     #[test]

@@ -91,6 +91,7 @@ pub fn run(arguments: &RecordArguments, cache: &CacheArguments) -> Result<ExitCo
         unrecorded: engine(before),
         from: when::from(arguments.record_from.as_ref(), &image)?,
         until: when::until(arguments.record_until.as_ref(), &image)?,
+        find: Some(&when::find),
     };
     check_files(file, &target)?;
     check_place(file)?;

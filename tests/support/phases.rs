@@ -165,6 +165,7 @@ pub fn run(
         unrecorded: engines.1,
         from,
         until,
+        find: None,
     };
     let ended = phases::run(plan, &schedule, Box::new(console), &mut parts)
         .unwrap_or_else(|error| panic!("{}: {error}", plan.kernel_name));
