@@ -11,6 +11,8 @@
 #[allow(dead_code)] // the slow way of it
 mod scan;
 mod support;
+#[path = "gdb_kernel/types.rs"]
+mod types;
 
 use std::collections::BTreeMap;
 use std::fs;
