@@ -7,6 +7,8 @@
 //!
 //! Skipped, loudly, where there is no GDB or no kernel to be had.
 
+#[path = "gdb_kernel/conditions.rs"]
+mod conditions;
 #[path = "time_travel/scan.rs"]
 #[allow(dead_code)] // the slow way of it
 mod scan;
