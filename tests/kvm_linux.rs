@@ -71,7 +71,7 @@ fn a_linux_is_handed_to_kvm_and_back_and_what_it_did_there_replays_exactly() {
     let emulated = record_plan(&plan, &directory.join("emulated.rvr"), b"");
     let wanted = work(&emulated.console);
 
-    println!("{}", host.clock_line());
+    println!("{}", host.line());
     let image = kernel.clone();
     host.set_code(move |machine| functions(machine, &image));
     let parted = phases::run(

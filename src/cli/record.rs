@@ -50,6 +50,7 @@ pub fn run(arguments: &RecordArguments, cache: &CacheArguments) -> Result<ExitCo
     if let Some(host) = &mut host {
         let image = image.clone();
         host.set_code(move |machine| functions(machine, &image));
+        host.set_note(output::note);
     }
     let initrd = arguments
         .initrd
@@ -84,7 +85,7 @@ pub fn run(arguments: &RecordArguments, cache: &CacheArguments) -> Result<ExitCo
         bail!("--record-from key: there is no terminal on which Ctrl-A r could be typed");
     }
     if let Some(host) = &host {
-        output::note(&host.clock_line());
+        output::note(&host.line());
     }
     let mut takes = FileTakes::new(file, &cache.options(), quiet);
     // The machine's RAM is not needed for what follows.
