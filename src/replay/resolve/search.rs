@@ -4,7 +4,7 @@
 //! before (`cpu/awaited.rs`). What passes there is compared in full here.
 
 use super::base::Refusal;
-use super::{Failure, Resolver, Stop};
+use super::{Failure, Resolver, Stop, TICKS_MOST};
 use crate::cpu::state::{State, Vector, X87, activity, gpr};
 use crate::cpu::stops::Stops;
 use crate::machine::compare;
@@ -70,7 +70,8 @@ impl Resolver {
         let budget = stand
             .elapsed_ns
             .saturating_mul(TICKS_PER_NS)
-            .saturating_add(TICKS_LEAST);
+            .saturating_add(TICKS_LEAST)
+            .min(TICKS_MOST);
         // The last breakpoint stays in the decoded code, where it mostly is the next one, too.
         self.machine.set_stops(Stops::new([stand.linear], []));
         let awaited = compare::awaited(&stand.general, stand.flags);
