@@ -110,6 +110,9 @@ const NS_PER_INSTRUCTION: u64 = NS_PER_TICK;
 /// Iterations of the loop that is timed.
 const MEASURED: u64 = 4000;
 
+/// It is timed so often; the fastest counts, for others may use the host, too.
+const MEASUREMENTS: u32 = 4;
+
 /// Runs a small loop in the privileged mode and times it.
 fn measure_slowdown(kvm: &kvm_ioctls::Kvm) -> Result<u32, KvmError> {
     let mut memory = Memory::new(1 << 20)?;
@@ -122,15 +125,19 @@ fn measure_slowdown(kvm: &kvm_ioctls::Kvm) -> Result<u32, KvmError> {
     state.seg_base[seg::CS] = 0;
     state.gpr[gpr::RCX] = MEASURED;
     state.set_rip(0x1000);
-    vm.load(&state, 0)?;
-    let start = Instant::now();
-    vm.kick_in(Duration::from_secs(1));
-    let left = vm.enter()?;
-    if left != Left::Halt {
-        log::warn!("the measuring loop ended by {left:?}");
+    let mut fastest = Duration::MAX;
+    for _ in 0..MEASUREMENTS {
+        vm.load(&state, 0)?;
+        let start = Instant::now();
+        vm.kick_in(Duration::from_secs(1));
+        let left = vm.enter()?;
+        if left != Left::Halt {
+            log::warn!("the measuring loop ended by {left:?}");
+        }
+        fastest = fastest.min(start.elapsed());
     }
-    let ns = start.elapsed().as_nanos() as u64 / MEASURED;
     drop(vm);
+    let ns = fastest.as_nanos() as u64 / MEASURED;
     Ok((ns / NS_PER_INSTRUCTION).clamp(1, 1000) as u32)
 }
 
