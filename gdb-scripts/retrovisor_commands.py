@@ -6,11 +6,12 @@ completion come from the server itself (`monitor help --json`). What a `monitor`
 - tell GDB that the machine has moved: `rv seek` resumes for the one stop that the server answers with;
 - take an expression for an address: `rv last-write kernel_state.count`;
 - be interrupted: a search is run by a resumption, in which GDB passes Ctrl-C on;
-- load symbols: `rv symbols`, `rv vmlinux`, `rv load-module`, `rv load-program`;
+- load symbols: `rv symbols`, `rv vmlinux`, `rv load-module`, `rv load-modules`, `rv load-program`;
 - conditions of watchpoints: `rv watch EXPRESSION if CONDITION`.
 """
 
 import json
+import mmap
 import os
 import re
 import struct
@@ -219,6 +220,10 @@ def tick():
     return int(gdb.parse_and_eval("$rv_tick"))
 
 
+# __START_KERNEL_map: vmlinux is linked to what lies above.
+KERNEL_TEXT = 0xFFFFFFFF80000000
+
+
 class Vmlinux(gdb.Command):
     """Load a kernel's vmlinux at the addresses to which KASLR has moved it.
 usage: rv vmlinux FILE
@@ -234,17 +239,68 @@ example:
 
     def invoke(self, argument, from_tty):
         (path,) = words(argument, 1, "rv vmlinux FILE")
+        path = os.path.expanduser(path)
         offset = monitor("kernel --offset").strip()
-        keep = " -s .data..percpu 0" if ".data..percpu" in sections_of(path) else ""
+        banner = monitor("kernel").splitlines()[0]
+        sections = sections_of(path)
+        keep = " -s .data..percpu 0" if ".data..percpu" in sections else ""
+        if max(sections.values(), default=0) < KERNEL_TEXT:
+            raise gdb.GdbError("{}: nothing in it is linked to where Linux kernels are".format(path))
+        if elf(path).find(b"retrovisor, from the kernel's BTF") >= 0:
+            raise gdb.GdbError("{} has the addresses of a recording already: symbol-file {}".format(path, path))
+        if not holds(path, banner):
+            gdb.write("warning: {} is of another kernel. This one is: {}\n".format(path, banner))
         gdb.execute("symbol-file")
-        gdb.execute('add-symbol-file "{}" -o {}{}'.format(path, offset, keep))
+        gdb.execute('add-symbol-file "{}" -o {}{}'.format(path, offset, keep), to_string=True)
+        gdb.write("{}, moved by KASLR by {}\n".format(path, offset))
+
+
+def add_symbols(path, arguments):
+    """Adds a symbol file, in the place of itself where it is there already."""
+    there = os.path.realpath(path)
+    for objfile in gdb.objfiles():
+        if objfile.filename == there:
+            gdb.execute('remove-symbol-file "{}"'.format(there), to_string=True)
+            break
+    gdb.execute('add-symbol-file "{}" {}'.format(path, arguments), to_string=True)
+
+
+def loaded_modules():
+    """The modules that are loaded here: name, and the addresses of its code."""
+    table = monitor("modules").splitlines()
+    rows = [line.split() for line in table[1:]]
+    if not rows:
+        raise gdb.GdbError(table[0])
+    return {row[3]: range(int(row[0], 16), int(row[0], 16) + int(row[1])) for row in rows}
+
+
+def load_module(name, path):
+    """Adds the symbols of a loaded module at the addresses of its sections."""
+    there = dict(line.split() for line in monitor("modules --sections " + name).splitlines())
+    there = {section: int(address, 16) for section, address in there.items()}
+    known = sections_of(path)
+    text = there.pop(".text", None)
+    if text is None:
+        raise gdb.GdbError("the kernel does not tell where the code of {} is".format(name))
+    others, note = [], ""
+    modules = loaded_modules()
+    for section, address in there.items():
+        owner = [module for module, code in modules.items() if module != name and address in code]
+        if section in known and owner:
+            # What ran only once has been given back.
+            note = " (without {}, whose place {} has now)".format(section, owner[0])
+        elif section in known:
+            others.append("-s {} {:#x}".format(section, address))
+    add_symbols(path, "{:#x} {}".format(text, " ".join(others)))
+    gdb.write("{}: {} at {:#x}{}\n".format(name, path, text, note))
 
 
 class LoadModule(gdb.Command):
     """Load the symbols of a module of the guest's kernel.
 usage: rv load-module NAME FILE
 
-NAME is that of a loaded module (`rv modules`), FILE its .ko, not compressed.
+NAME is that of a loaded module (`rv modules`), FILE its .ko, not compressed. What runs only when a module is loaded
+is left out where the next module has been put in its place.
 
 example:
   rv load-module ext4 /lib/modules/6.1.0-18-amd64/kernel/fs/ext4/ext4.ko"""
@@ -254,13 +310,42 @@ example:
 
     def invoke(self, argument, from_tty):
         name, path = words(argument, 2, "rv load-module NAME FILE")
-        there = dict(line.split() for line in monitor("modules --sections " + name).splitlines())
-        known = sections_of(path)
-        text = there.pop(".text", None)
-        if text is None:
-            raise gdb.GdbError("the kernel does not tell where the code of {} is".format(name))
-        others = ["-s {} {}".format(n, a) for n, a in there.items() if n in known]
-        gdb.execute('add-symbol-file "{}" {} {}'.format(path, text, " ".join(others)))
+        load_module(name, os.path.expanduser(path))
+
+
+class LoadModules(gdb.Command):
+    """Load the symbols of all modules that are loaded here.
+usage: rv load-modules [DIRECTORY...]
+
+The files (NAME.ko, not compressed) are looked for below the directories, without any in
+/usr/lib/debug/lib/modules/VERSION and /lib/modules/VERSION of this machine. Does for kernels with KASLR what
+`lx-symbols` of the kernel's own scripts does for others.
+
+example:
+  rv load-modules ~/linux/drivers"""
+
+    def __init__(self):
+        super().__init__("rv load-modules", gdb.COMMAND_FILES, gdb.COMPLETE_FILENAME)
+
+    def invoke(self, argument, from_tty):
+        names = list(loaded_modules())
+        directories = [os.path.expanduser(path) for path in gdb.string_to_argv(argument)]
+        if not directories:
+            version = monitor("kernel").split()[2]
+            directories = [root + "/lib/modules/" + version for root in ("/usr/lib/debug", "")]
+        files = {}
+        for directory in directories:
+            for root, _, found in sorted(os.walk(directory)):
+                for file in found:
+                    stem, ending = os.path.splitext(file)
+                    if ending == ".ko":
+                        files.setdefault(stem.replace("-", "_"), os.path.join(root, file))
+        for name in names:
+            path = files.get(name.replace("-", "_"))
+            if path is None:
+                gdb.write("{}: no {}.ko in {}\n".format(name, name, " or ".join(directories)))
+            else:
+                load_module(name, path)
 
 
 class LoadProgram(gdb.Command):
@@ -277,9 +362,11 @@ example:
 
     def invoke(self, argument, from_tty):
         pid, path = words(argument, 2, "rv load-program PID FILE")
+        path = os.path.expanduser(path)
         start = int(monitor("ps --code " + pid).strip(), 0)
         offset = (start - first_code_of(path)) & (2**64 - 1)
-        gdb.execute('add-symbol-file "{}" -o {:#x}'.format(path, offset))
+        add_symbols(path, "-o {:#x}".format(offset))
+        gdb.write("{}, moved by {:#x}\n".format(path, offset))
 
 
 # Agent-expression opcodes by the names that GDB lists them with (GDB manual, appendix F).
@@ -368,25 +455,37 @@ def elf(path):
     """The bytes of a 64-bit little-endian ELF file."""
     try:
         with open(path, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        raise gdb.GdbError(str(error))
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise gdb.GdbError("{}: {}".format(path, getattr(error, "strerror", None) or error))
     if data[:6] != b"\x7fELF\x02\x01" or len(data) < 64:
         raise gdb.GdbError("{}: no 64-bit ELF file".format(path))
     return data
 
 
-def sections_of(path):
-    """Names of the sections."""
+def holds(path, banner):
+    """Whether a kernel's file has the banner; one without any banner may be the right one's debug information."""
     data = elf(path)
+    return data.find(banner.encode()) >= 0 or data.find(b"Linux version ") < 0
+
+
+def sections_of(path):
+    """Names and addresses of the sections that are in memory."""
+    data = elf(path)
+    found = {}
     try:
         (table,) = struct.unpack_from("<Q", data, 0x28)
         size, count, names = struct.unpack_from("<HHH", data, 0x3A)
         (text,) = struct.unpack_from("<Q", data, table + names * size + 0x18)
-        starts = [struct.unpack_from("<I", data, table + n * size)[0] + text for n in range(count)]
+        for n in range(count):
+            name, _, flags, address = struct.unpack_from("<IIQQ", data, table + n * size)
+            # SHF_ALLOC
+            if flags & 2:
+                end = data.find(b"\0", text + name)
+                found[data[text + name:end].decode(errors="replace")] = address
     except struct.error:
         raise gdb.GdbError("{}: damaged".format(path))
-    return {data[at:data.index(b"\0", at)].decode(errors="replace") for at in starts if at < len(data)}
+    return found
 
 
 def first_code_of(path):
@@ -395,10 +494,13 @@ def first_code_of(path):
     (table,) = struct.unpack_from("<Q", data, 0x20)
     size, count = struct.unpack_from("<HH", data, 0x36)
     found = []
-    for n in range(count):
-        kind, flags, _, address = struct.unpack_from("<IIQQ", data, table + n * size)
-        if kind == 1 and flags & 1:
-            found.append(address)
+    try:
+        for n in range(count):
+            kind, flags, _, address = struct.unpack_from("<IIQQ", data, table + n * size)
+            if kind == 1 and flags & 1:
+                found.append(address)
+    except struct.error:
+        raise gdb.GdbError("{}: damaged".format(path))
     if not found:
         raise gdb.GdbError("{}: no program".format(path))
     return min(found)
@@ -423,6 +525,7 @@ def on_prompt():
 Prefix()
 Vmlinux()
 LoadModule()
+LoadModules()
 LoadProgram()
 Watch()
 gdb.events.breakpoint_deleted.connect(on_deleted)

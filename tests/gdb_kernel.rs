@@ -7,10 +7,14 @@
 //!
 //! Skipped, loudly, where there is no GDB or no kernel to be had.
 
+#[path = "gdb_kernel/conditions.rs"]
+mod conditions;
 #[path = "time_travel/scan.rs"]
 #[allow(dead_code)] // the slow way of it
 mod scan;
 mod support;
+#[path = "gdb_kernel/types.rs"]
+mod types;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -160,6 +160,35 @@ fn registers_of_every_group() {
     );
 }
 
+/// What few look at does not fill the screen.
+#[test]
+fn the_registers_fit_a_screen() {
+    if !have_gdb() {
+        return;
+    }
+    let text = serving(&mut Toy::new(1, 100), |address| {
+        gdb(address, &["info registers"])
+    });
+    let names: Vec<&str> = text
+        .lines()
+        .skip_while(|line| !line.starts_with("rax "))
+        .filter_map(|line| line.split(' ').next())
+        .take_while(|name| !name.starts_with('['))
+        .collect();
+    for name in [
+        "rip",
+        "gs_base",
+        "k_gs_base",
+        "cr3",
+        "efer",
+        "msr",
+        "rv_tick",
+    ] {
+        assert!(names.contains(&name), "{name} is missing in:\n{text}");
+    }
+    assert!(names.len() <= 40, "{} lines:\n{text}", names.len());
+}
+
 #[test]
 fn system_registers_are_typed() {
     check(
@@ -170,10 +199,10 @@ fn system_registers_are_typed() {
         &[
             "p $cr0",
             "p $cr4",
-            "p $dr6",
-            "p $dr7",
-            "p $lstar",
-            "p/x $tr",
+            "p $debug.dr6",
+            "p $debug.dr7",
+            "p $msr.lstar",
+            "p/x $tables.tr.selector",
             "p $ymm0.v4_int64",
             "p $rv_tick",
             "p $rv_time",
@@ -191,8 +220,8 @@ fn system_registers_are_typed() {
             "= 500",
             "= 4000",
             "cr3 ",
-            "gdt_base ",
-            "dr0            0x600d",
+            "tables         {{gdt = {base = ",
+            "debug          {{dr0 = 0x600d",
             "rv_tick        0x1f4 ",
         ],
     );

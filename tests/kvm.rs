@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use retrovisor::guest::code::functions;
 use retrovisor::machine::Machine;
 use retrovisor::machine::compare::{differences, table_pages, unmarked};
 use retrovisor::record::emulated::Plan;
@@ -216,6 +217,36 @@ fn work_of_all_kinds_is_interrupted_and_placed() {
         let accesses = work.ends_with(['h', 'p']);
         assert!(sum.placed > 0 || accesses, "{work}: {sum:?}");
     }
+}
+
+#[test]
+fn system_calls_and_interrupt_instructions_of_ring_3_are_made() {
+    let Some(host) = host("system_calls_and_interrupt_instructions_of_ring_3_are_made") else {
+        return;
+    };
+    let sum = often(&host, "calls", b"", times(), EndReason::DebugExit(8));
+    assert!(sum.placed > 0, "{sum:?}");
+}
+
+#[test]
+fn reads_of_the_time_stamp_counter_are_recorded() {
+    let Some(mut host) = host("reads_of_the_time_stamp_counter_are_recorded") else {
+        return;
+    };
+    let elf = fs::read(support::guest("tsc")).unwrap();
+    host.set_code(move |machine| functions(machine, &elf));
+    often(&host, "tsc", b"", times(), EndReason::DebugExit(9));
+    // A kernel whose code nobody knows reads the host's counter: that is found out, and where.
+    host.set_code(|_| Vec::new());
+    let elf = fs::read(support::guest("tsc")).unwrap();
+    let directory = support::scratch("kvm-tsc-unknown");
+    let run = run(&host, &plan(&elf, "tsc", GUEST_RAM), &directory, b"");
+    let recording = Arc::new(Recording::open(&run.untimed).unwrap());
+    let divergence = diverges(&recording, &directory);
+    assert!(
+        divergence.to_string().contains("time-stamp counter"),
+        "{divergence}"
+    );
 }
 
 /// The same recording with other events.

@@ -5,7 +5,7 @@ use crate::gdb_mi::Gdb;
 use crate::packets::Connection;
 use crate::report::{self, Results};
 use crate::samples::Samples;
-use crate::{Failure, Guest, Options, child, ours};
+use crate::{Failure, Guest, Options, child, conditions, ours};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -24,9 +24,10 @@ const PACKETS_IN_A_ROW: usize = 1000;
 const NOWHERE: u64 = 0xffff_8000_dead_0000;
 
 /// The server in a process of its own. It ends with this value.
-struct Server {
+pub struct Server {
     child: Child,
-    address: String,
+    /// Where it listens, and a line end.
+    pub address: String,
 }
 
 impl Drop for Server {
@@ -37,7 +38,8 @@ impl Drop for Server {
 }
 
 impl Server {
-    fn start(mode: ours::Mode, guest: &Guest, recording: &Path) -> Result<Server, Failure> {
+    /// Starts it and waits until it listens.
+    pub fn start(mode: ours::Mode, guest: &Guest, recording: &Path) -> Result<Server, Failure> {
         let child = child::command(mode, guest, recording)?.spawn()?;
         let mut server = Server {
             child,
@@ -68,7 +70,7 @@ impl Server {
 }
 
 /// Where GDB stands, and where history ends.
-fn position(gdb: &mut Gdb) -> Result<(u64, u64), Failure> {
+pub fn position(gdb: &mut Gdb) -> Result<(u64, u64), Failure> {
     let text = gdb.console("monitor when")?.text;
     let numbers: Vec<u64> = text
         .lines()
@@ -82,7 +84,7 @@ fn position(gdb: &mut Gdb) -> Result<(u64, u64), Failure> {
 }
 
 /// Goes to a tick. Gives how long that took.
-fn seek(gdb: &mut Gdb, tick: u64) -> Result<Duration, Failure> {
+pub fn seek(gdb: &mut Gdb, tick: u64) -> Result<Duration, Failure> {
     gdb.console(&format!("monitor seek {tick}"))?;
     let took = gdb.resume("-exec-continue")?.took;
     match position(gdb)?.0 {
@@ -102,7 +104,7 @@ fn step_back(gdb: &mut Gdb, from: u64) -> Result<f64, Failure> {
 
 /// Everything.
 pub fn measure(
-    gdb: &PathBuf,
+    program: &PathBuf,
     guest: &Guest,
     recording: &Path,
     options: &Options,
@@ -110,7 +112,7 @@ pub fn measure(
 ) -> Result<(), Failure> {
     let opened = Instant::now();
     let server = Server::start(ours::Mode::Serve, guest, recording)?;
-    let mut gdb = Gdb::start(gdb)?;
+    let mut gdb = Gdb::start(program)?;
     gdb.console(&format!("target remote {}", server.address.trim()))?;
     results.figure(
         "first GDB prompt after opening, s",
@@ -135,7 +137,9 @@ pub fn measure(
     );
     results.server_memory(beyond(peak));
     drop((gdb, server));
-    kept(guest, &recording.with_file_name("kept.rvr"), results)
+    let recording = recording.with_file_name("kept.rvr");
+    kept(guest, &recording, results)?;
+    conditions::measure(program, guest, &recording, results)
 }
 
 /// A recording that was just made, with the cache that its recorder has filled: how long until it is there at its

@@ -4,6 +4,7 @@
 //! Every measured run is a process of its own, so that its processor time and peak memory can be told apart.
 
 mod child;
+mod conditions;
 mod gdb_mi;
 mod latency;
 mod ours;

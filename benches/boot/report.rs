@@ -45,6 +45,32 @@ impl Goal {
     }
 }
 
+/// A conditional breakpoint over the whole boot.
+pub struct Conditional {
+    /// Where it is.
+    pub name: &'static str,
+    /// How often it is met; one of these counts.
+    pub hits: u64,
+    /// The whole boot with the condition evaluated by the server, in seconds.
+    pub by_server_s: f64,
+    /// With a breakpoint that is never met.
+    pub without_s: f64,
+    /// What a hit costs that GDB evaluates.
+    pub by_gdb_s_each: f64,
+}
+
+impl Conditional {
+    /// The whole boot with the condition evaluated by GDB, by calculation.
+    fn by_gdb_s(&self) -> f64 {
+        self.without_s + self.hits as f64 * self.by_gdb_s_each
+    }
+
+    /// How much longer than without it a run takes that has a million hits.
+    fn with_a_million(&self) -> f64 {
+        1.0 + (self.by_server_s / self.without_s - 1.0) * 1e6 / self.hits as f64
+    }
+}
+
 /// Everything that was measured.
 pub struct Results {
     guest: String,
@@ -58,6 +84,7 @@ pub struct Results {
     qemu_log_bytes: Option<u64>,
     cache_bytes: Option<u64>,
     server_mib: Option<f64>,
+    conditional: Option<Conditional>,
 }
 
 impl Results {
@@ -78,6 +105,7 @@ impl Results {
             qemu_log_bytes: None,
             cache_bytes: None,
             server_mib: None,
+            conditional: None,
         }
     }
 
@@ -151,6 +179,25 @@ impl Results {
     /// Adds times that somebody waited, in milliseconds.
     pub fn latency(&mut self, name: &str, samples: Samples) {
         self.latencies.push((name.to_string(), samples));
+    }
+
+    /// Sets what a conditional breakpoint costs.
+    pub fn conditional(&mut self, measured: Conditional) {
+        let Conditional { name, hits, .. } = measured;
+        let at = format!("{name}, {hits} hits, one is true:");
+        let false_hit_s = (measured.by_server_s - measured.without_s) / hits as f64;
+        self.figure(&format!("{at} server, s"), measured.by_server_s);
+        self.figure(
+            "  the same run with a breakpoint never met, s",
+            measured.without_s,
+        );
+        self.figure("  a hit that does not count, server, us", false_hit_s * 1e6);
+        self.figure(
+            "  a hit that does not count, GDB, us",
+            measured.by_gdb_s_each * 1e6,
+        );
+        self.figure("  evaluated by GDB, by calculation, s", measured.by_gdb_s());
+        self.conditional = Some(measured);
     }
 
     /// Sets the most memory that the server had beyond the guest's, in MiB.
@@ -232,7 +279,27 @@ impl Results {
         self.general_goals()
             .into_iter()
             .chain(self.timeline_goals())
+            .chain(self.condition_goals())
             .collect()
+    }
+
+    /// What conditional breakpoints are to reach.
+    fn condition_goals(&self) -> [Goal; 2] {
+        let conditional = self.conditional.as_ref();
+        [
+            Goal {
+                what: "a condition, server / evaluated by GDB",
+                value: conditional.map(|one| one.by_server_s / one.by_gdb_s()),
+                at_most: 0.01,
+                unit: "",
+            },
+            Goal {
+                what: "a run with a million false hits / with none",
+                value: conditional.map(Conditional::with_a_million),
+                at_most: 2.0,
+                unit: "",
+            },
+        ]
     }
 
     fn general_goals(&self) -> [Goal; 5] {
@@ -375,7 +442,11 @@ impl Results {
         writeln!(out)?;
         for goal in self.goals() {
             let value = goal.value.map_or("not measured".into(), |value| {
-                format!("{value:.2}{}", goal.unit)
+                format!(
+                    "{value:.*}{}",
+                    if goal.at_most < 0.1 { 4 } else { 2 },
+                    goal.unit
+                )
             });
             let verdict = match goal.met() {
                 Some(true) => "met",

@@ -18,6 +18,8 @@ const EXAMPLES: &str = "Examples:
       Record a small kernel with a bug in it and find the culprit backwards with GDB.
   retrovisor --record boot.rvr --kernel vmlinuz --initrd initramfs.cpio --append console=ttyS0
       Record a Linux boot. The console is here; Ctrl-A x ends the recording, Ctrl-A h shows help.
+  retrovisor --record login.rvr --kernel vmlinuz --initrd initramfs.cpio --record-from console:login:
+      Record from where the guest has printed «login:»; until then it only runs.
   retrovisor boot.rvr --at end
       Serve the recording to GDB, from its end: gdb vmlinux -ex 'target remote 127.0.0.1:1234'
   retrovisor --record k.rvr --kernel my-kernel.elf --console none --for 10
@@ -163,18 +165,17 @@ pub struct RecordArguments {
     /// What executes the guest
     #[arg(long, value_name = "HOW", requires = "record")]
     pub accel: Option<Accel>,
-    /// When recording begins; until then the machine runs without. [default: at power-on]
+    /// When recording begins: console:TEXT, port:N[=VALUE], ADDRESS, SYMBOL or key [default: at power-on]
     ///
-    /// console:TEXT  when this text has come over the serial line
-    /// port:N[=VALUE]  when the guest has written (this value) to this port, as in port:0x80=0x11
-    /// ADDRESS or SYMBOL  before the instruction at this linear address, or of this name in the kernel's ELF file
-    /// key  at Ctrl-A r
-    ///
-    /// Ctrl-A r on the console begins a recording earlier, or a further one: FILE-2, FILE-3 and so on. Ctrl-A e ends
-    /// one while the machine runs on.
-    #[arg(long, value_name = "WHEN", requires = "record", verbatim_doc_comment)]
+    /// Until then the machine runs without being recorded. console:login: is when the guest has printed that, and
+    /// port:0x80=0x11 when it has written this value to this port (any value without «=»). An address is a linear
+    /// one, a symbol one of the kernel's ELF file: before the first execution of the instruction there. Where that
+    /// file has no symbols, they are looked for in RAM, where a Linux kernel has them as soon as it runs. «key» is
+    /// Ctrl-A r on the console, which begins a recording earlier than the others, too, and further ones later: FILE-2,
+    /// FILE-3. Ctrl-A e ends a recording while the machine runs on.
+    #[arg(long, value_name = "WHEN", requires = "record")]
     pub record_from: Option<When>,
-    /// When recording ends, and the machine with it: a WHEN as above
+    /// When recording ends, and the machine with it: a WHEN as for --record-from
     #[arg(long, value_name = "WHEN", requires = "record")]
     pub record_until: Option<When>,
     /// What executes the guest while it is not recorded [default: what --accel says]
@@ -477,7 +478,7 @@ mod tests {
             CommandLine::try_parse_from(words).unwrap_or_else(|e| panic!("{line}: {e}"));
             count += 1;
         }
-        assert_eq!(count, 5);
+        assert_eq!(count, 6);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::output::{self, thousands};
 use super::progress::Progress;
 use super::takes::FileTakes;
 use super::when;
+use crate::guest::code::functions;
 use crate::record::console::{Console, OutputOnly, Stdio, catch_signals};
 use crate::record::emulated::{self, Outcome, Plan, RecordError};
 use crate::record::kvm::Host;
@@ -35,7 +36,7 @@ pub fn run(arguments: &RecordArguments, cache: &CacheArguments) -> Result<ExitCo
     };
     let accel = arguments.accel.unwrap_or(Accel::Emulate);
     let before = arguments.accel_before.unwrap_or(accel);
-    let host = match (accel, before) {
+    let mut host = match (accel, before) {
         (Accel::Emulate, Accel::Emulate) => None,
         (Accel::Kvm, _) => Some(Host::open().context("--accel kvm")?),
         (_, Accel::Kvm) => Some(Host::open().context("--accel-before kvm")?),
@@ -46,6 +47,10 @@ pub fn run(arguments: &RecordArguments, cache: &CacheArguments) -> Result<ExitCo
         );
     }
     let image = super::read(kernel, "the kernel image")?;
+    if let Some(host) = &mut host {
+        let image = image.clone();
+        host.set_code(move |machine| functions(machine, &image));
+    }
     let initrd = arguments
         .initrd
         .as_ref()
@@ -86,6 +91,7 @@ pub fn run(arguments: &RecordArguments, cache: &CacheArguments) -> Result<ExitCo
         unrecorded: engine(before),
         from: when::from(arguments.record_from.as_ref(), &image)?,
         until: when::until(arguments.record_until.as_ref(), &image)?,
+        find: Some(&when::find),
     };
     check_files(file, &target)?;
     check_place(file)?;
@@ -100,19 +106,21 @@ pub fn run(arguments: &RecordArguments, cache: &CacheArguments) -> Result<ExitCo
         output::note(&host.clock_line());
     }
     let mut takes = FileTakes::new(file, &cache.options(), quiet);
-    let ended = phases::run(&plan, &schedule, console, &mut takes);
+    // The machine's RAM is not needed for what follows.
+    let ended = phases::run(&plan, &schedule, console, &mut takes)
+        .map(|ended| (ended.reason, ended.recordings));
     // What was recorded before something went wrong is kept all the same.
     let finished = takes.finish();
-    let ended = ended?;
+    let (reason, recordings) = ended?;
     finished?;
-    if ended.recordings == 0 {
+    if recordings == 0 {
         bail!(
             "nothing was recorded: {}, {}",
-            ended.reason,
+            reason,
             when::not_yet(&schedule.from)
         );
     }
-    Ok(ExitCode::from(exit_status(&ended.reason)))
+    Ok(ExitCode::from(exit_status(&reason)))
 }
 
 /// Records, and shows how far it is unless asked to be quiet.

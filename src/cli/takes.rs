@@ -12,6 +12,7 @@ use crate::record::emulated::Outcome;
 use crate::record::keeper::Keeper;
 use crate::record::moment::Came;
 use crate::record::phases::{Position, RunError, Take, TakeEnd, Takes};
+use crate::tick::GuestNs;
 use crate::timeline::cache::CacheOptions;
 
 /// Recordings that go to files: the first to the one that the user named, the others beside it.
@@ -23,6 +24,8 @@ pub struct FileTakes {
     quiet: bool,
     /// What is shown, and whether of a recording.
     progress: Option<(bool, Progress)>,
+    /// Guest time when the recording that is made began.
+    since_ns: GuestNs,
     made: Vec<Made>,
 }
 
@@ -43,6 +46,7 @@ impl FileTakes {
             cache: cache.clone(),
             quiet,
             progress: None,
+            since_ns: 0,
             made: Vec::new(),
         }
     }
@@ -123,8 +127,9 @@ fn numbered(first: &Path, number: u32) -> PathBuf {
 }
 
 impl Takes for FileTakes {
-    fn begin(&mut self, guest_ns: u64, came: Option<&Came>) -> Result<Take, RunError> {
+    fn begin(&mut self, guest_ns: GuestNs, came: Option<&Came>) -> Result<Take, RunError> {
         self.progress = None;
+        self.since_ns = guest_ns;
         let path = self.next_path();
         if let Some(came) = came {
             self.say(&format!(
@@ -175,10 +180,12 @@ impl Takes for FileTakes {
     fn end(&mut self, take: &Take, end: TakeEnd) {
         self.progress = None;
         let TakeEnd {
-            outcome,
+            mut outcome,
             untimed,
             runs_on,
         } = end;
+        // What is said is how long it is.
+        outcome.guest_ns = outcome.guest_ns.saturating_sub(self.since_ns);
         if runs_on && untimed {
             let name = take.path.display();
             self.say(&format!(

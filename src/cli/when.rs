@@ -1,12 +1,15 @@
 //! When a recording begins and ends, as it is typed: a text on the console, a port, an address, a symbol, a key.
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use object::{Object, ObjectSymbol};
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
+use crate::guest::OfMachine;
+use crate::guest::linux::Kernel;
+use crate::machine::Machine;
 use crate::record::moment::Moment;
-use crate::record::phases::From;
+use crate::record::phases::{From, Symbol};
 
 /// A moment on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,13 +119,12 @@ pub fn not_yet(from: &From) -> String {
     }
 }
 
-/// The address of a symbol of a kernel.
+/// A symbol of the kernel that is booted; where its file has none, of the Linux that comes to be in RAM.
 fn symbol(kernel: &[u8], name: &str) -> Result<Moment> {
-    let file = object::File::parse(kernel).map_err(|_| {
-        anyhow!(
-            "«{name}»: this kernel image is no ELF file and has no symbols; give an address, or the ELF file as --kernel"
-        )
-    })?;
+    let file = match object::File::parse(kernel) {
+        Ok(file) if file.symbols().next().is_some() => file,
+        _ => return Ok(Moment::Symbol(name.into())),
+    };
     let found: BTreeSet<u64> = file
         .symbols()
         .filter(|symbol| symbol.is_definition() && symbol.name() == Ok(name))
@@ -139,16 +141,48 @@ fn symbol(kernel: &[u8], name: &str) -> Result<Moment> {
                 "«{name}»: the kernel image has several of this name ({one:#x}, {other:#x}); give an address"
             )
         }
-        (None, _) if file.symbols().next().is_none() => {
-            bail!("«{name}»: the kernel image has no symbols; give an address")
-        }
         (None, _) => bail!("«{name}»: the kernel image has no such symbol"),
+    }
+}
+
+/// Looks for a function of the Linux kernel in a machine's RAM.
+pub fn find(machine: &Machine, name: &str) -> Symbol {
+    let kernel = match Kernel::find(&OfMachine(machine)) {
+        Ok(kernel) => kernel,
+        Err(error) => {
+            log::debug!("no kernel to look for {name} in: {error}");
+            return Symbol::NotYet;
+        }
+    };
+    match kernel.symbols.by_name(name) {
+        Some(symbol) if matches!(symbol.kind, b't' | b'T' | b'w' | b'W') => {
+            Symbol::At(symbol.address)
+        }
+        Some(_) => Symbol::Never("in the guest's kernel this is no function".into()),
+        None => Symbol::Never(format!(
+            "the guest's kernel (Linux {}) has no such symbol",
+            kernel.version()
+        )),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_without_symbols_is_told_from_one_without_this_one() {
+        let name = When::Symbol("start_kernel".into());
+        let later = Moment::Symbol("start_kernel".into());
+        assert_eq!(
+            from(Some(&name), b"a bzImage").unwrap(),
+            From::Moment(later)
+        );
+        // This test's own program has symbols, and Linux's is not among them.
+        let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let error = format!("{:#}", from(Some(&name), &program).unwrap_err());
+        assert!(error.contains("has no such symbol"), "{error}");
+    }
 
     #[test]
     fn what_can_be_typed() {

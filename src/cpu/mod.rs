@@ -56,7 +56,7 @@ use world::{Dma, World};
 /// Version of what executing means: which tick comes when, and what it does to the state. To be raised with every
 /// change of that, so that states kept from before are not taken for what this program would compute. (The layout of
 /// the state has a version of its own.)
-pub const BEHAVIOUR_VERSION: u32 = 1;
+pub const BEHAVIOUR_VERSION: u32 = 2;
 
 /// An instruction could not complete; [`Cpu::abort`] holds the reason. It has changed nothing but what the SDM says
 /// a faulting instruction may have changed, so that it can run again.

@@ -4,6 +4,7 @@
 //! raises #GP, as kernels expect when they probe.
 
 use super::cpuid::ARCH_CAPABILITIES;
+use super::mmu::canonical;
 use super::state::{cr0, efer, seg};
 use super::world::World;
 use super::{Abort, Cpu};
@@ -61,10 +62,6 @@ const HWCR_VALUE: u64 = 1 << 24;
 
 /// Eight variable ranges, fixed ranges, write combining.
 const MTRRCAP_VALUE: u64 = 0x508;
-
-fn canonical(address: u64) -> bool {
-    ((address << 16) as i64 >> 16) as u64 == address
-}
 
 /// Slot of a fixed-range MTRR.
 fn fixed_slot(msr: u32) -> Option<usize> {

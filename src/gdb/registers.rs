@@ -1,11 +1,17 @@
 //! The registers that GDB is shown: one table, of which the target description (target.xml), the layout of the
 //! `g` packet and the numbers of `p` and of stop replies are all made.
 //!
-//! Names and order follow GDB's own features/i386/64bit-*.xml up to the segment bases and AVX, and QEMU's names after
-//! them (kernel scripts rely on `$cr3`, `$gs_base`, `$k_gs_base`). A register's number is its row. What few look at is
-//! in the group "system" (GDB 13 reads groups, but its x86 code goes by types and shows all of them). The operating
-//! system is called Linux whatever the guest is: GDB's `catch syscall` wants it so. Last come the
-//! position and the guest time, so that conditions can be about them.
+//! Names and order follow GDB's own features/i386/64bit-*.xml up to AVX, and QEMU's names after them (kernel scripts
+//! rely on `$cr3`, `$gs_base`, `$k_gs_base`). A register's number is its row. The operating system is called Linux
+//! whatever the guest is: GDB's `catch syscall` wants it so. Last come the position and the guest time, so that
+//! conditions can be about them.
+//!
+//! `info registers` is to fit a screen. GDB's x86 code goes neither by the groups of a description nor by types
+//! (`maint print register-groups`): whatever it does not know by number is general. Under Linux it hides what it knows
+//! as fs_base and gs_base of the feature "segments"; so ours are of a feature of our own, as QEMU's are. And what few
+//! look at is gathered into four compound registers (`$msr.lstar`, `$tables.gdt.base`). Each is a union of its parts
+//! with a vector (`_`, their first byte): what has vectors is printed once and not twice. The parts are in a field
+//! without a name, through which GDB looks as C does. LLDB takes types by how their names begin; these begin with "vec".
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -31,7 +37,25 @@ pub struct Row {
     feature: &'static Feature,
     /// Which general register it is, in the order of instruction encoding.
     pub gpr: Option<usize>,
-    /// The value; the low `bits` count.
+    value: Value,
+}
+
+/// Where a register's value comes from.
+enum Value {
+    /// The low bits count.
+    Whole(fn(&Registers) -> u128),
+    /// One after the other, without gaps.
+    Parts(&'static [Part]),
+}
+
+/// A part of a compound register.
+struct Part {
+    name: &'static str,
+    /// Size on the wire, a multiple of 8.
+    bits: usize,
+    /// GDB's type.
+    kind: &'static str,
+    /// The low bits count.
     get: fn(&Registers) -> u128,
 }
 
@@ -67,10 +91,6 @@ static SSE: Feature = Feature {
 <field name="PM" start="12" end="12"/><field name="RC" start="13" end="14"/><field name="FZ" start="15" end="15"/>
 </flags>
 "#,
-};
-static SEGMENTS: Feature = Feature {
-    name: "org.gnu.gdb.i386.segments",
-    types: "",
 };
 static AVX: Feature = Feature {
     name: "org.gnu.gdb.i386.avx",
@@ -109,6 +129,9 @@ static SYSTEM: Feature = Feature {
 <field name="RW1" start="20" end="21"/><field name="LEN1" start="22" end="23"/>
 <field name="RW2" start="24" end="25"/><field name="LEN2" start="26" end="27"/>
 <field name="RW3" start="28" end="29"/><field name="LEN3" start="30" end="31"/></flags>
+<struct id="x86_span"><field name="base" type="data_ptr"/><field name="limit" type="uint32"/></struct>
+<struct id="x86_table"><field name="base" type="data_ptr"/><field name="limit" type="uint32"/>
+<field name="selector" type="uint32"/></struct>
 "#,
 };
 static POSITION: Feature = Feature {
@@ -130,7 +153,7 @@ const fn row(
         group: None,
         feature,
         gpr: None,
-        get,
+        value: Value::Whole(get),
     }
 }
 
@@ -143,37 +166,61 @@ const fn x87(name: &'static str, get: fn(&Registers) -> u128) -> Row {
         group: Some("float"),
         feature: &CORE,
         gpr: None,
-        get,
+        value: Value::Whole(get),
     }
 }
 
-/// A register that few look at.
-const fn rare(
-    feature: &'static Feature,
-    name: &'static str,
-    bits: usize,
-    kind: &'static str,
-    get: fn(&Registers) -> u128,
-) -> Row {
+/// A compound register, which few look at. Its type is made of its parts.
+const fn compound(name: &'static str, kind: &'static str, parts: &'static [Part]) -> Row {
+    let mut bits = 0;
+    let mut n = 0;
+    while n < parts.len() {
+        bits += parts[n].bits;
+        n += 1;
+    }
     Row {
         name,
         bits,
         kind,
         group: Some("system"),
-        feature,
+        feature: &SYSTEM,
         gpr: None,
+        value: Value::Parts(parts),
+    }
+}
+
+const fn part(
+    name: &'static str,
+    bits: usize,
+    kind: &'static str,
+    get: fn(&Registers) -> u128,
+) -> Part {
+    Part {
+        name,
+        bits,
+        kind,
         get,
     }
 }
 
-/// A rare system register of 64 bits.
-const fn system(name: &'static str, get: fn(&Registers) -> u128) -> Row {
-    rare(&SYSTEM, name, 64, "int64", get)
+/// The hidden part of a segment register.
+const fn segment(name: &'static str, get: fn(&Registers) -> u128) -> Part {
+    part(name, 96, "x86_span", get)
 }
 
-/// A rare system register of 32 bits.
-const fn system32(name: &'static str, get: fn(&Registers) -> u128) -> Row {
-    rare(&SYSTEM, name, 32, "uint32", get)
+/// A base and a limit as `x86_span` has them.
+fn span(base: u64, limit: u32) -> u128 {
+    u128::from(limit) << 64 | u128::from(base)
+}
+
+/// A number of 64 bits.
+macro_rules! number {
+    ($name:literal, $kind:literal, $get:expr) => {
+        part($name, 64, $kind, |r| {
+            let get: fn(&Registers) -> u64 = $get;
+            get(r).into()
+        })
+    };
 }
 
 macro_rules! stack {
@@ -209,7 +256,7 @@ macro_rules! gpr {
 }
 
 /// All registers in the order of the wire.
-pub static ROWS: [Row; 121] = [
+pub static ROWS: [Row; 89] = [
     gpr!("rax", 0, "int64"),
     gpr!("rbx", 3, "int64"),
     gpr!("rcx", 1, "int64"),
@@ -267,8 +314,6 @@ pub static ROWS: [Row; 121] = [
     xmm!("xmm14", 14),
     xmm!("xmm15", 15),
     row(&SSE, "mxcsr", 32, "i386_mxcsr", |r| r.mxcsr.into()),
-    row(&SEGMENTS, "fs_base", 64, "int64", |r| r.fs_base.into()),
-    row(&SEGMENTS, "gs_base", 64, "int64", |r| r.gs_base.into()),
     ymm_high!("ymm0h", 0),
     ymm_high!("ymm1h", 1),
     ymm_high!("ymm2h", 2),
@@ -285,6 +330,8 @@ pub static ROWS: [Row; 121] = [
     ymm_high!("ymm13h", 13),
     ymm_high!("ymm14h", 14),
     ymm_high!("ymm15h", 15),
+    row(&SYSTEM, "fs_base", 64, "int64", |r| r.fs_base.into()),
+    row(&SYSTEM, "gs_base", 64, "int64", |r| r.gs_base.into()),
     row(&SYSTEM, "k_gs_base", 64, "int64", |r| r.k_gs_base.into()),
     row(&SYSTEM, "cr0", 64, "x86_cr0", |r| r.cr0.into()),
     row(&SYSTEM, "cr2", 64, "int64", |r| r.cr2.into()),
@@ -292,46 +339,64 @@ pub static ROWS: [Row; 121] = [
     row(&SYSTEM, "cr4", 64, "x86_cr4", |r| r.cr4.into()),
     row(&SYSTEM, "cr8", 64, "int64", |r| r.cr8.into()),
     row(&SYSTEM, "efer", 64, "x86_efer", |r| r.efer.into()),
-    system("es_base", |r| r.seg_base[0].into()),
-    system("cs_base", |r| r.seg_base[1].into()),
-    system("ss_base", |r| r.seg_base[2].into()),
-    system("ds_base", |r| r.seg_base[3].into()),
-    system32("es_limit", |r| r.seg_limit[0].into()),
-    system32("cs_limit", |r| r.seg_limit[1].into()),
-    system32("ss_limit", |r| r.seg_limit[2].into()),
-    system32("ds_limit", |r| r.seg_limit[3].into()),
-    system32("fs_limit", |r| r.seg_limit[4].into()),
-    system32("gs_limit", |r| r.seg_limit[5].into()),
-    system("gdt_base", |r| r.gdt.base.into()),
-    system32("gdt_limit", |r| r.gdt.limit.into()),
-    system("idt_base", |r| r.idt.base.into()),
-    system32("idt_limit", |r| r.idt.limit.into()),
-    system32("ldtr", |r| r.ldtr.into()),
-    system("ldt_base", |r| r.ldt.base.into()),
-    system32("ldt_limit", |r| r.ldt.limit.into()),
-    system32("tr", |r| r.tr.into()),
-    system("tss_base", |r| r.tss.base.into()),
-    system32("tss_limit", |r| r.tss.limit.into()),
-    system("dr0", |r| r.dr[0].into()),
-    system("dr1", |r| r.dr[1].into()),
-    system("dr2", |r| r.dr[2].into()),
-    system("dr3", |r| r.dr[3].into()),
-    rare(&SYSTEM, "dr6", 64, "x86_dr6", |r| r.dr[6].into()),
-    rare(&SYSTEM, "dr7", 64, "x86_dr7", |r| r.dr[7].into()),
-    system("star", |r| r.star.into()),
-    rare(&SYSTEM, "lstar", 64, "code_ptr", |r| r.lstar.into()),
-    rare(&SYSTEM, "cstar", 64, "code_ptr", |r| r.cstar.into()),
-    system("fmask", |r| r.fmask.into()),
-    system("sysenter_cs", |r| r.sysenter[0].into()),
-    system("sysenter_esp", |r| r.sysenter[1].into()),
-    system("sysenter_eip", |r| r.sysenter[2].into()),
-    system("pat", |r| r.pat.into()),
-    system("misc_enable", |r| r.misc_enable.into()),
-    system("tsc_aux", |r| r.tsc_aux.into()),
-    rare(&POSITION, "rv_tick", 64, "uint64", |r| r.tick.into()),
-    rare(&POSITION, "rv_time", 64, "uint64", |r| r.time.into()),
+    compound(
+        "segments",
+        "vec_segments",
+        &[
+            segment("es", |r| span(r.seg_base[0], r.seg_limit[0])),
+            segment("cs", |r| span(r.seg_base[1], r.seg_limit[1])),
+            segment("ss", |r| span(r.seg_base[2], r.seg_limit[2])),
+            segment("ds", |r| span(r.seg_base[3], r.seg_limit[3])),
+            segment("fs", |r| span(r.fs_base, r.seg_limit[4])),
+            segment("gs", |r| span(r.gs_base, r.seg_limit[5])),
+        ],
+    ),
+    compound(
+        "tables",
+        "vec_tables",
+        &[
+            part("gdt", 96, "x86_span", |r| span(r.gdt.base, r.gdt.limit)),
+            part("idt", 96, "x86_span", |r| span(r.idt.base, r.idt.limit)),
+            part("ldt", 128, "x86_table", |r| {
+                u128::from(r.ldtr) << 96 | span(r.ldt.base, r.ldt.limit)
+            }),
+            part("tr", 128, "x86_table", |r| {
+                u128::from(r.tr) << 96 | span(r.tss.base, r.tss.limit)
+            }),
+        ],
+    ),
+    compound(
+        "debug",
+        "vec_debug",
+        &[
+            number!("dr0", "data_ptr", |r| r.dr[0]),
+            number!("dr1", "data_ptr", |r| r.dr[1]),
+            number!("dr2", "data_ptr", |r| r.dr[2]),
+            number!("dr3", "data_ptr", |r| r.dr[3]),
+            number!("dr6", "x86_dr6", |r| r.dr[6]),
+            number!("dr7", "x86_dr7", |r| r.dr[7]),
+        ],
+    ),
+    compound(
+        "msr",
+        "vec_msr",
+        &[
+            number!("star", "uint64", |r| r.star),
+            number!("lstar", "code_ptr", |r| r.lstar),
+            number!("cstar", "code_ptr", |r| r.cstar),
+            number!("fmask", "uint64", |r| r.fmask),
+            number!("sysenter_cs", "uint64", |r| r.sysenter[0]),
+            number!("sysenter_esp", "data_ptr", |r| r.sysenter[1]),
+            number!("sysenter_eip", "code_ptr", |r| r.sysenter[2]),
+            number!("pat", "uint64", |r| r.pat),
+            number!("misc_enable", "uint64", |r| r.misc_enable),
+            number!("tsc_aux", "uint64", |r| r.tsc_aux),
+        ],
+    ),
+    row(&POSITION, "rv_tick", 64, "uint64", |r| r.tick.into()),
+    row(&POSITION, "rv_time", 64, "uint64", |r| r.time.into()),
     // No register of the machine's: GDB refuses `catch syscall` without it. -1 says that no call is to be restarted.
-    rare(&LINUX, "orig_rax", 64, "int64", |_| u128::MAX),
+    row(&LINUX, "orig_rax", 64, "int64", |_| u128::MAX),
 ];
 
 /// Number of the guest time.
@@ -341,14 +406,47 @@ pub const TIME: usize = ROWS.len() - 2;
 pub const EXPEDITED: [usize; 3] = [16, 7, 6];
 
 impl Row {
-    /// The value, if it fits into 64 bits.
+    /// The value, if it is one number that fits into 64 bits.
     pub fn integer(&self, registers: &Registers) -> Option<u64> {
-        (self.bits <= 64).then(|| (self.get)(registers) as u64 & (u64::MAX >> (64 - self.bits)))
+        match self.value {
+            Value::Whole(get) if self.bits <= 64 => {
+                Some(get(registers) as u64 & (u64::MAX >> (64 - self.bits)))
+            }
+            _ => None,
+        }
     }
 
     /// The bytes on the wire, in target order (little endian).
     pub fn bytes(&self, registers: &Registers) -> Vec<u8> {
-        (self.get)(registers).to_le_bytes()[..self.bits / 8].to_vec()
+        match self.value {
+            Value::Whole(get) => get(registers).to_le_bytes()[..self.bits / 8].to_vec(),
+            Value::Parts(parts) => parts
+                .iter()
+                .flat_map(|part| {
+                    (part.get)(registers)
+                        .to_le_bytes()
+                        .into_iter()
+                        .take(part.bits / 8)
+                })
+                .collect(),
+        }
+    }
+
+    /// The definition of a compound register's type.
+    fn describe_type(&self, xml: &mut String) {
+        let Value::Parts(parts) = self.value else {
+            return;
+        };
+        let kind = self.kind;
+        let _ = write!(xml, "<struct id=\"{kind}_parts\">");
+        for Part { name, kind, .. } in parts {
+            let _ = write!(xml, "<field name=\"{name}\" type=\"{kind}\"/>");
+        }
+        let _ = writeln!(
+            xml,
+            "</struct>\n<vector id=\"{kind}_first\" type=\"uint8\" count=\"1\"/>\n<union id=\"{kind}\">\
+             <field name=\"\" type=\"{kind}_parts\"/><field name=\"_\" type=\"{kind}_first\"/></union>"
+        );
     }
 }
 
@@ -377,6 +475,7 @@ pub fn target_xml() -> &'static str {
                 );
                 open = Some(row.feature);
             }
+            row.describe_type(&mut xml);
             let _ = write!(
                 xml,
                 "<reg name=\"{}\" bitsize=\"{}\" type=\"{}\"",
@@ -469,7 +568,7 @@ mod tests {
         assert_eq!(got[..want.len()], want);
         let after: usize = ROWS
             .iter()
-            .skip_while(|r| r.name != "fs_base")
+            .skip_while(|r| r.name != "ymm0h")
             .map(|r| r.bits / 8)
             .sum();
         assert_eq!(got.len(), want.len() + after);

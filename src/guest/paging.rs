@@ -55,6 +55,11 @@ impl AddressSpace {
 
     /// Guest-physical address of a linear one, and how many bytes from there on lie in the same page.
     pub fn translate(&self, guest: &dyn Physical, address: u64) -> Option<(u64, u64)> {
+        // Addresses whose upper bits are not all alike are none, though the tables have no place for those bits.
+        let unused = 64 - (12 + 9 * self.levels);
+        if ((address << unused) as i64 >> unused) as u64 != address {
+            return None;
+        }
         let mut table = self.root;
         let mut shift = 12 + 9 * (self.levels - 1);
         loop {

@@ -17,7 +17,6 @@ use crate::trace::{
     Accel, CpuidLeaf, EndReason, Error as TraceError, Identity, MachineConfig, Writer,
 };
 use devices::{Board, BoardConfig};
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -222,7 +221,8 @@ pub(super) fn record_phase(
     let pages = write_start(&mut writer, &mut machine, STATE_VERSION)?;
     watch_address(&mut machine, &mut live);
     let mut world = Recorder::new(live, writer);
-    let mut written: BTreeSet<u32> = pages.iter().copied().collect();
+    let mut written = vec![false; machine.cpu.memory.pages()];
+    note_pages(&mut written, &pages);
     keeper.begin(path, config, &mut machine, &pages, &world.standing(0));
     let mut next_digest = DIGEST_DISTANCE;
     // A phase that began at a breakpoint does not end there at once.
@@ -247,7 +247,7 @@ pub(super) fn record_phase(
                 let digest = machine.digest();
                 world.digest(now, &digest);
                 keeper.keep(&mut machine, &digest.changed, &world.standing(now));
-                written.extend(&digest.changed);
+                note_pages(&mut written, &digest.changed);
                 next_digest += DIGEST_DISTANCE;
             }
             _ => {}
@@ -259,15 +259,15 @@ pub(super) fn record_phase(
     let last = machine.digest();
     world.digest(ticks, &last);
     keeper.keep(&mut machine, &last.changed, &world.standing(ticks));
-    written.extend(&last.changed);
+    note_pages(&mut written, &last.changed);
     let wall = started.elapsed();
     let events = world.events();
     let live = world.finish(ticks, reason.clone(), guest_ns, wall.as_millis() as u64)?;
     keeper.finish(ticks);
     machine.cpu.drop_notes();
     machine.set_stops(Stops::default());
-    for page in written {
-        machine.cpu.memory.mark_dirty(page as usize);
+    for page in (0..written.len()).filter(|&page| written[page]) {
+        machine.cpu.memory.mark_dirty(page);
     }
     let bytes = std::fs::metadata(path).map(|m| m.len()).unwrap_or(0);
     let outcome = Outcome {
@@ -279,6 +279,12 @@ pub(super) fn record_phase(
         wall,
     };
     Ok((Handover { machine, live }, outcome))
+}
+
+fn note_pages(written: &mut [bool], pages: &[u32]) {
+    for &page in pages {
+        written[page as usize] = true;
+    }
 }
 
 /// Runs a phase without recording it, up to where its live world says that it is over.
@@ -324,7 +330,7 @@ pub(super) fn end_reason(live: &Live) -> EndReason {
         (Some(reason), _) => reason.clone(),
         (None, Some(Came::Moment(moment))) => EndReason::Limit(moment.to_string()),
         (None, Some(Came::Asked)) => EndReason::UserQuit,
-        (None, None) => EndReason::Halted,
+        (None, Some(Came::Look) | None) => EndReason::Halted,
     }
 }
 

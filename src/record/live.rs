@@ -260,6 +260,7 @@ impl World for Live {
         if now >= self.next_poll {
             self.next_poll = now + POLL_TICKS;
             self.poll_console(now_ns);
+            self.watch.passed(now_ns);
         }
         Pending {
             interrupt: self.board.interrupt_pending(cpu),
@@ -292,6 +293,7 @@ impl World for Live {
             return Wait::Ended;
         }
         self.poll_console(now_ns);
+        self.watch.passed(now_ns);
         if self.is_over() {
             return Wait::Ended;
         }

@@ -1,8 +1,9 @@
 //! A moment of a run that the user names beforehand: where a recording begins or ends.
 //!
 //! What the guest prints and where it writes are seen by the live world (`Watch`); which instruction it comes to is the
-//! engine's business (`Moment::Address`).
+//! engine's business (`Moment::Address`), and where a symbol is that of `phases` (`Moment::Symbol`).
 
+use crate::tick::GuestNs;
 use std::fmt;
 
 /// A moment of the user's choice, the first of its kind.
@@ -17,6 +18,9 @@ pub enum Moment {
         /// Its name, if the user gave one.
         name: Option<String>,
     },
+    /// The function of this name comes next, in a kernel that has to be found in RAM first, by looking there now and
+    /// then. Before it is used it is made a [`Moment::Address`].
+    Symbol(String),
     /// The guest has written to this port, with one access that begins there.
     Port {
         /// Which.
@@ -35,6 +39,7 @@ impl fmt::Display for Moment {
                 linear,
                 name: Some(name),
             } => write!(f, "execution came to {name} ({linear:#x})"),
+            Moment::Symbol(name) => write!(f, "execution came to {name}"),
             Moment::Port { port, value: None } => {
                 write!(f, "the guest wrote to port {port:#x}")
             }
@@ -75,6 +80,8 @@ pub enum Came {
     Asked,
     /// The moment has come.
     Moment(Moment),
+    /// It is time to look at the machine.
+    Look,
 }
 
 impl fmt::Display for Came {
@@ -82,6 +89,7 @@ impl fmt::Display for Came {
         match self {
             Came::Asked => f.write_str("the user asked for it"),
             Came::Moment(moment) => moment.fmt(f),
+            Came::Look => f.write_str("it was time to look"),
         }
     }
 }
@@ -91,6 +99,7 @@ impl fmt::Display for Came {
 pub struct Watch {
     key: Option<Key>,
     moment: Option<Moment>,
+    look_ns: Option<GuestNs>,
     /// The last bytes of the console that may be the beginning of the text.
     tail: Vec<u8>,
     came: Option<Came>,
@@ -104,6 +113,11 @@ impl Watch {
             moment,
             ..Watch::default()
         }
+    }
+
+    /// Waits for a guest time, too, a millisecond more or less.
+    pub fn until(self, look_ns: Option<GuestNs>) -> Watch {
+        Watch { look_ns, ..self }
     }
 
     /// The address that the engine has to look for.
@@ -123,6 +137,13 @@ impl Watch {
     pub fn asked(&mut self, key: Key) {
         if self.key == Some(key) {
             self.came.get_or_insert(Came::Asked);
+        }
+    }
+
+    /// Guest time is this.
+    pub fn passed(&mut self, now_ns: GuestNs) {
+        if self.look_ns.is_some_and(|look_ns| now_ns >= look_ns) {
+            self.came.get_or_insert(Came::Look);
         }
     }
 

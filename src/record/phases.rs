@@ -12,6 +12,7 @@ use super::kvm::{self, Host, KvmError};
 use super::live::Live;
 use super::moment::{Came, Key, Moment, Watch};
 use crate::cpu::cpuid::CpuModel;
+use crate::machine::Machine;
 use crate::tick::{GuestNs, Tick};
 use crate::trace::{EndReason, Identity, MachineConfig, Start};
 use std::path::PathBuf;
@@ -37,6 +38,20 @@ pub enum From {
     Asked,
 }
 
+/// Whether a machine has a kernel with a symbol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Symbol {
+    /// There is none yet that could be looked into.
+    NotYet,
+    /// It is at this linear address.
+    At(u64),
+    /// There never will be, for this reason.
+    Never(String),
+}
+
+/// Looks for a symbol in a machine.
+pub type FindSymbol = dyn Fn(&Machine, &str) -> Symbol;
+
 /// What runs, and when it is recorded.
 pub struct Schedule<'a> {
     /// Runs what is recorded.
@@ -47,7 +62,13 @@ pub struct Schedule<'a> {
     pub from: From,
     /// When recording and run end, if not by themselves or by the user.
     pub until: Option<Moment>,
+    /// Where the symbols of a kernel in RAM are, for [`Moment::Symbol`].
+    pub find: Option<&'a FindSymbol>,
 }
+
+/// A kernel is looked for in RAM after this much more guest time, and after this share of what has passed.
+const LOOK_NS: GuestNs = 20_000_000;
+const LOOK_SHARE: GuestNs = 20;
 
 /// Why a run failed.
 #[derive(Debug, Error)]
@@ -61,6 +82,14 @@ pub enum RunError {
     /// Whoever gives names to recordings could not.
     #[error("{0}")]
     NoTake(String),
+    /// A symbol is not where it is needed.
+    #[error("«{name}»: {why}")]
+    NoSymbol {
+        /// Which.
+        name: String,
+        /// And why.
+        why: String,
+    },
 }
 
 /// A recording that is about to begin.
@@ -110,12 +139,13 @@ pub trait Takes {
 }
 
 /// How a run ended.
-#[derive(Clone, Debug)]
 pub struct Ended {
     /// Why.
     pub reason: EndReason,
     /// Recordings that were made.
     pub recordings: u32,
+    /// The machine as it was then.
+    pub machine: Machine,
 }
 
 /// Runs a guest as a schedule says.
@@ -157,6 +187,14 @@ struct Run<'a> {
     recordings: u32,
 }
 
+/// What a moment is in a machine.
+enum Place {
+    /// All that is known beforehand, and symbols that were found.
+    Known(Option<Moment>),
+    /// This symbol cannot be found yet.
+    NotYet(String),
+}
+
 impl Run<'_> {
     fn run(mut self, mut guest: Handover) -> Result<Ended, RunError> {
         let mut wait = match &self.schedule.from {
@@ -169,33 +207,81 @@ impl Run<'_> {
             if let Some(moment) = wait {
                 (guest, came) = self.unrecorded(guest, moment)?;
                 if let Some(reason) = guest.live.end() {
-                    return Ok(self.ended(reason.clone()));
+                    let reason = reason.clone();
+                    return Ok(self.ended(reason, guest));
                 }
             }
             guest = self.recorded(guest, came)?;
             if !runs_on(&guest.live) {
-                return Ok(self.ended(emulated::end_reason(&guest.live)));
+                let reason = emulated::end_reason(&guest.live);
+                return Ok(self.ended(reason, guest));
             }
             wait = Some(None);
         }
     }
 
-    fn ended(&self, reason: EndReason) -> Ended {
+    fn ended(&self, reason: EndReason, guest: Handover) -> Ended {
         Ended {
             reason,
             recordings: self.recordings,
+            machine: guest.machine,
         }
     }
 
-    /// A phase that is not recorded: up to a moment, or to when the user asks for a recording. Gives which it was.
+    /// Runs without recording, up to a moment or to when the user asks for a recording. Gives which it was.
     fn unrecorded(
         &mut self,
         mut guest: Handover,
         moment: Option<Moment>,
     ) -> Result<(Handover, Option<Came>), RunError> {
+        loop {
+            let now_ns = guest.live.guest_ns(guest.machine.tick());
+            let watch = match self.place(&guest.machine, moment.as_ref())? {
+                Place::Known(moment) => Watch::new(Some(Key::Begin), moment),
+                Place::NotYet(_) => Watch::new(Some(Key::Begin), None)
+                    .until(Some(now_ns + LOOK_NS.max(now_ns / LOOK_SHARE))),
+            };
+            guest = self.unrecorded_phase(guest, watch)?;
+            let came = guest.live.came().cloned();
+            if guest.live.end().is_none() && came == Some(Came::Look) {
+                continue;
+            }
+            if let Engine::Kvm(_) = self.schedule.recorded {
+                guest.live.set_watch(Watch::default());
+                guest.settle();
+            }
+            return Ok((guest, came));
+        }
+    }
+
+    /// Where a moment is, in a machine.
+    fn place(&self, machine: &Machine, moment: Option<&Moment>) -> Result<Place, RunError> {
+        let Some(Moment::Symbol(name)) = moment else {
+            return Ok(Place::Known(moment.cloned()));
+        };
+        let found = self.schedule.find.map(|find| find(machine, name));
+        match found.unwrap_or(Symbol::NotYet) {
+            Symbol::NotYet => Ok(Place::NotYet(name.clone())),
+            Symbol::At(linear) => Ok(Place::Known(Some(Moment::Address {
+                linear,
+                name: Some(name.clone()),
+            }))),
+            Symbol::Never(why) => Err(RunError::NoSymbol {
+                name: name.clone(),
+                why,
+            }),
+        }
+    }
+
+    /// A phase that is not recorded.
+    fn unrecorded_phase(
+        &mut self,
+        mut guest: Handover,
+        watch: Watch,
+    ) -> Result<Handover, RunError> {
         guest.rebase();
         guest.live.set_limit(None);
-        guest.live.set_watch(Watch::new(Some(Key::Begin), moment));
+        guest.live.set_watch(watch);
         let takes = &mut *self.takes;
         let mut progress = |guest_ns| {
             takes.progress(Position {
@@ -205,23 +291,25 @@ impl Run<'_> {
                 bytes: 0,
             });
         };
-        let mut guest = match self.schedule.unrecorded {
+        Ok(match self.schedule.unrecorded {
             Engine::Emulator => emulated::run_phase(guest, None, &mut progress),
             Engine::Kvm(host) => kvm::run_phase(host, guest, &mut progress)?,
-        };
-        let came = guest.live.came().cloned();
-        if let Engine::Kvm(_) = self.schedule.recorded {
-            guest.live.set_watch(Watch::default());
-            guest.settle();
-        }
-        Ok((guest, came))
+        })
     }
 
     /// A phase that is recorded, from power-on or from what has come.
     fn recorded(&mut self, mut guest: Handover, came: Option<Came>) -> Result<Handover, RunError> {
         guest.rebase();
         guest.live.set_limit(self.plan.guest_ns_max);
-        let until = self.schedule.until.clone();
+        let until = match self.place(&guest.machine, self.schedule.until.as_ref())? {
+            Place::Known(until) => until,
+            Place::NotYet(name) => {
+                return Err(RunError::NoSymbol {
+                    name,
+                    why: "no kernel with symbols is in RAM where recording begins".into(),
+                });
+            }
+        };
         guest.live.set_watch(Watch::new(Some(Key::End), until));
         let take = self.takes.begin(guest.live.guest_ns(0), came.as_ref())?;
         let mut config = self.config.clone();

@@ -166,6 +166,8 @@ impl LogWorld {
 
     /// The digest that the log has before tick `now`, if it is the next event.
     pub fn take_digest(&mut self, now: Tick) -> Option<Digest> {
+        // Who ends asleep has moved the clock before.
+        self.settle(now);
         let digest = match self.peek() {
             Some((tick, What::Digest(digest))) if tick == now => **digest,
             _ => return None,

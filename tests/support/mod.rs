@@ -6,6 +6,7 @@
 // Every test program takes what it needs of this.
 #![allow(dead_code)]
 
+pub mod phases;
 pub mod recording;
 pub mod vmlinux;
 

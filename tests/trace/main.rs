@@ -10,7 +10,8 @@ use std::fs;
 use std::sync::Arc;
 
 use retrovisor::trace::{
-    Error, Event, KINDS, MachineConfig, PAGE_BYTES, Recording, TRACE_VERSION, What, Writer, limits,
+    Error, Event, KINDS, MachineConfig, PAGE_BYTES, Recording, Start, TRACE_VERSION, What, Writer,
+    limits,
 };
 
 use sample::{
@@ -241,14 +242,24 @@ fn only_recordings_are_replaced() {
         Writer::create(scratch.file("no/where"), &config()),
         Err(Error::Open { .. })
     ));
-    let impossible = MachineConfig {
+    let none = MachineConfig {
         cpus: 0,
         ..config()
     };
-    assert!(matches!(
-        Writer::create(&path, &impossible),
-        Err(Error::Misuse { .. })
-    ));
+    let start = Start {
+        task_priority: 16,
+        ..Start::default()
+    };
+    let priority = MachineConfig {
+        start: Some(start),
+        ..config()
+    };
+    for impossible in [none, priority] {
+        assert!(matches!(
+            Writer::create(&path, &impossible),
+            Err(Error::Misuse { .. })
+        ));
+    }
     assert!(Recording::open(&path).is_ok(), "the old recording is lost");
 }
 

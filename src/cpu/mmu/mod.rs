@@ -27,6 +27,11 @@ const ACCESS_MAX: usize = 64;
 /// anything near it, so that an access faults.
 pub const REFUSED: u64 = 1 << 62;
 
+/// Whether all upper bits of a 64-bit linear address are alike (SDM volume 1, 3.3.7.1), with four levels of tables.
+pub(super) fn canonical(address: u64) -> bool {
+    ((address << 16) as i64 >> 16) as u64 == address
+}
+
 impl Cpu {
     /// Loads from a linear address with the rights of the current privilege level.
     #[inline(always)]
@@ -200,7 +205,6 @@ impl Cpu {
 
     /// [`AbortReason::NotCanonical`] where an access would not stay within the two halves, or was refused before.
     pub fn check_canonical(&mut self, address: u64, bytes: usize) -> Result<(), Abort> {
-        let canonical = |a: u64| ((a << 16) as i64 >> 16) as u64 == a;
         let refused = if self.state.long_mode() {
             !canonical(address) || !canonical(address.wrapping_add(bytes as u64 - 1))
         } else {
@@ -583,6 +587,10 @@ impl Cpu {
 
     /// Translates a linear address as a debugger would: supervisor rights, no accessed bits, no faults.
     pub fn probe(&self, address: u64) -> Option<u64> {
+        // A walk looks at 48 bits only.
+        if self.state.long_mode() && !canonical(address) {
+            return None;
+        }
         walk::walk(&self.state, &self.memory, address)
             .ok()
             .map(|walk| walk.physical)
@@ -591,7 +599,7 @@ impl Cpu {
     /// Fetches where the TLB does not know: gives the guest-physical address or raises the fault.
     pub(super) fn translate_fetch(&mut self, address: u64) -> Result<u64, Abort> {
         let address = self.wrap(address);
-        if self.state.long_mode() && ((address << 16) as i64 >> 16) as u64 != address {
+        if self.state.long_mode() && !canonical(address) {
             return self.abort_with(AbortReason::Fault(Fault::with_code(super::vector::GP, 0)));
         }
         let user = self.state.cpl == 3;

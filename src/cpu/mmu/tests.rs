@@ -85,6 +85,16 @@ fn alignment_comes_after_canonical_addresses_and_before_pages() {
     assert_eq!(checked(&load, 0x4000_0000), Some(vector::PF));
 }
 
+/// The tables say nothing of the upper bits: what is asked from outside must not see the page of another address.
+#[test]
+fn a_debugger_sees_nothing_at_addresses_that_are_not_canonical() {
+    let cpu = long_mode();
+    assert_eq!(cpu.probe(DATA), Some(DATA));
+    for bit in 47..64 {
+        assert_eq!(cpu.probe(DATA | 1 << bit), None);
+    }
+}
+
 #[test]
 fn alignment_is_checked_at_level_3_with_both_bits_only() {
     for (level3, am, ac) in [

@@ -103,6 +103,14 @@ impl Journal {
         self.push(what);
     }
 
+    /// Something that is not the guest wrote to RAM here.
+    pub fn written(&mut self, gpa: u64, bytes: &[u8]) {
+        self.push(What::Dma {
+            gpa,
+            bytes: bytes.into(),
+        });
+    }
+
     /// What RAM and processor are like here.
     pub fn pages(&mut self, list: &PageList) {
         for bytes in list.encode() {

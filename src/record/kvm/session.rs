@@ -1,16 +1,19 @@
 //! A run under KVM: enters the guest, answers what it asks, delivers what waits, and writes all of it down.
 
+mod execute;
 mod settle;
 
 use super::clock::HostClock;
 use super::convert;
 use super::error::KvmError;
 use super::journal::Journal;
+use super::replaced::Replaced;
 use super::vm::{Left, Vm};
 use crate::cpu::mmu::bus_parts;
-use crate::cpu::state::{activity, seg};
+use crate::cpu::state::{State, activity, seg};
 use crate::cpu::world::{Interrupt, Pending, Wait, World};
 use crate::machine::{Machine, compare};
+use crate::memory::PAGE_BYTES;
 use crate::tick::{GuestNs, Tick};
 use crate::trace::{EndReason, PageHash, PageList, Stand, What};
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +49,7 @@ pub struct Session {
     /// Host time inside of the guest.
     in_guest: Duration,
     counts: BTreeMap<&'static str, u64>,
+    replaced: Replaced,
     /// All pages that were ever listed.
     written: BTreeSet<u32>,
 }
@@ -54,13 +58,19 @@ impl Session {
     /// A session at the state of `machine`, whose RAM `vm` uses.
     pub fn new(
         mut vm: Vm,
-        machine: Machine,
+        mut machine: Machine,
         mut journal: Journal,
         clock: HostClock,
         list_period: Duration,
+        replaced: Replaced,
     ) -> Result<Session, KvmError> {
+        if replaced.len() > 0 {
+            vm.trap_int3()?;
+            replaced.put_all(&mut machine.cpu.memory);
+        }
         let task_priority = journal.tpr_read(0, 0);
         vm.load(&machine.cpu.state, task_priority)?;
+        vm.follow_handlers(&machine.cpu.memory)?;
         // Nothing is executed by this, but what KVM says of the processor is of that state.
         vm.complete()?;
         if let Some(linear) = journal.live.watch().address() {
@@ -82,6 +92,7 @@ impl Session {
             task_priority,
             in_guest: Duration::ZERO,
             counts: BTreeMap::new(),
+            replaced,
             written: BTreeSet::new(),
         })
     }
@@ -93,6 +104,11 @@ impl Session {
     /// Runs until the live world says that it is over.
     pub fn run(&mut self, progress: &mut dyn FnMut(GuestNs, u64)) -> Result<(), KvmError> {
         let mut dma = Vec::new();
+        if self.journal.records() && self.vm.is_at_moment(self.machine.cpu.linear_rip()) {
+            // What began at this instruction does not end there at once.
+            self.at_access = false;
+            self.execute_one()?;
+        }
         loop {
             let now = self.clock.now();
             let pending = self.journal.live.poll(now, 0, &mut dma);
@@ -200,20 +216,24 @@ impl Session {
     fn stand(&mut self) -> Result<Stand, KvmError> {
         let mut state = self.machine.cpu.state;
         self.vm.store(&self.machine.cpu.memory, &mut state)?;
+        Ok(self.stand_of(&state))
+    }
+
+    fn stand_of(&self, state: &State) -> Stand {
         let linear = if state.code64() {
             state.rip()
         } else {
             state.seg_base[seg::CS].wrapping_add(state.rip()) & 0xffff_ffff
         };
-        let (general, flags) = compare::general_of(&state);
-        Ok(Stand {
+        let (general, flags) = compare::general_of(state);
+        Stand {
             rip: state.rip(),
             linear,
             flags,
             general,
-            vector: compare::vector_hash(&state),
+            vector: compare::vector_hash(state),
             elapsed_ns: self.placed.elapsed().as_nanos() as u64,
-        })
+        }
     }
 
     /// Writes hashes of what changed in RAM, and the processor's state.
@@ -230,13 +250,13 @@ impl Session {
         let memory = &self.machine.cpu.memory;
         // Whoever looks for this state among millions compares lines.
         let lines = if !self.at_access && pages.len() <= LINES_PAGES_MAX {
-            let page = |&page: &u32| compare::line_hashes(memory.page(page as usize));
-            pages.iter().map(page).collect()
+            let lines = |&page: &u32| self.seen(page, compare::line_hashes);
+            pages.iter().map(lines).collect()
         } else {
             Vec::new()
         };
         let hashes = pages.into_iter().map(|page| {
-            let (whole, unmarked) = compare::page_hashes(memory.page(page as usize));
+            let (whole, unmarked) = self.seen(page, compare::page_hashes);
             PageHash {
                 page,
                 whole,
@@ -257,6 +277,14 @@ impl Session {
         });
         self.listed = Instant::now();
         Ok(())
+    }
+
+    /// Looks at a page as the guest sees it.
+    fn seen<T>(&self, page: u32, look: impl Fn(&[u8; PAGE_BYTES]) -> T) -> T {
+        let memory = &self.machine.cpu.memory;
+        let there = memory.page(page as usize);
+        let gpa = memory.page_address(page as usize);
+        look(self.replaced.page(gpa, there).as_deref().unwrap_or(there))
     }
 
     /// The guest has halted: waits for what wakes it.
@@ -287,6 +315,9 @@ impl Session {
         let entered = Instant::now();
         let left = self.vm.enter()?;
         self.in_guest += entered.elapsed();
+        if left != Left::Breakpoint {
+            self.vm.follow_handlers(&self.machine.cpu.memory)?;
+        }
         self.handle(left)
     }
 
@@ -381,6 +412,9 @@ impl Session {
                     .cpu
                     .access_msr(&mut self.journal, now, msr, Some(value));
                 self.vm.answer_msr(taken);
+                if taken.is_some() {
+                    self.vm.keep_msr(msr, value);
+                }
             }
             other => return self.answer_without_data(other).map(|()| false),
         }
@@ -421,12 +455,9 @@ impl Session {
                 self.count("windows");
                 Ok(())
             }
-            Left::Breakpoint => {
-                self.journal.live.watch().reached();
-                Ok(())
-            }
             Left::TaskPriority => Ok(()),
             Left::NotEmulated => self.execute_one(),
+            Left::Breakpoint => self.at_breakpoint(),
             other => {
                 self.journal
                     .live
@@ -444,37 +475,6 @@ impl Session {
             let now = self.clock.now();
             self.journal.tpr_write(now, 0, there);
         }
-    }
-
-    /// An instruction that KVM cannot execute is executed by the engine, on the processor's state.
-    fn execute_one(&mut self) -> Result<(), KvmError> {
-        self.count("executed_by_the_engine");
-        self.look()?;
-        self.execute()
-    }
-
-    /// The engine executes an instruction on the state that it has seen, and the processor gets what comes of it.
-    fn execute(&mut self) -> Result<(), KvmError> {
-        let now = self.clock.now();
-        let before = self.journal.accesses();
-        self.at_access = false;
-        self.machine.cpu.set_tick(now);
-        self.machine.run(&mut self.journal, now + 1, true);
-        match self.machine.cpu.state.activity {
-            activity::SHUTDOWN => {
-                self.shut_down = true;
-                self.at_access = true;
-                return Ok(());
-            }
-            activity::HALTED => {
-                self.machine.cpu.state.activity = activity::RUNNING;
-                self.vm.load(&self.machine.cpu.state, self.task_priority)?;
-                return self.answer_without_data(Left::Halt);
-            }
-            _ => {}
-        }
-        self.vm.load(&self.machine.cpu.state, self.task_priority)?;
-        self.after_access(before)
     }
 
     /// The run is over: runs on to a point where nothing is half done, and writes what the machine is like there.
@@ -505,6 +505,7 @@ impl Session {
             clock,
             counts,
             in_guest,
+            replaced,
             halted,
             written,
             ..
@@ -520,6 +521,7 @@ impl Session {
             state.activity = activity::HALTED;
         }
         machine.cpu.state = state;
+        replaced.give_all_back(&mut machine.cpu.memory);
         machine.cpu.forget_code();
         machine.cpu.state_changed();
         let named = counts.into_iter().map(|(name, n)| (name.to_string(), n));

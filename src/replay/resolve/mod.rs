@@ -435,6 +435,10 @@ impl Resolver {
             }
             What::Interrupt { vector } => self.deliver(Interrupt::Vector(*vector))?,
             What::Nmi => self.deliver(Interrupt::Nmi)?,
+            What::Dma { gpa, bytes } => {
+                self.machine.cpu.dma_write(*gpa, bytes);
+                self.world.push(now, control.what.clone());
+            }
             What::Pages { bytes } => {
                 self.prove(bytes)?;
                 return Ok(true);
