@@ -16,7 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("replay", &["machine", "cpu", "memory", "trace", "tick"]),
     ("record", &["machine", "cpu", "memory", "trace", "tick"]),
     ("timeline", &["replay", "machine", "cpu", "memory", "trace", "tick"]),
-    ("guest", &["timeline", "cpu", "tick"]),
+    ("guest", &["timeline", "machine", "cpu", "tick"]),
     ("monitor", &["guest", "timeline", "tick"]),
     ("gdb", &["monitor", "guest", "timeline", "tick"]),
     ("demo", &[]),
@@ -35,8 +35,8 @@ const PLACES: &[(&str, &[&str])] = &[
     ("devices", &["src/record/", "src/replay/world.rs", "src/replay/resolve/world.rs", "devices/"]),
     ("kvm_ioctls", &["src/record/kvm/"]),
     ("kvm_bindings", &["src/record/kvm/"]),
-    // Replay: the instructions in a divergence report.
-    ("iced_x86", &["src/cpu/", "src/replay/replayer.rs"]),
+    // Replay: the instructions in a divergence report. KVM: which of the guest's text to replace.
+    ("iced_x86", &["src/cpu/", "src/replay/replayer.rs", "src/record/kvm/replaced.rs"]),
     ("zstd", &["src/trace/", "checkpoints/", "src/demo/"]),
     ("clap", &["src/cli/", "src/main.rs"]),
     ("indicatif", &["src/cli/"]),

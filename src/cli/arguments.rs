@@ -4,6 +4,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::when::When;
 use crate::machine::boot::Protocol;
 use crate::record::emulated::{Level, Vendor};
 use crate::tick::{GuestNs, Tick};
@@ -17,6 +18,8 @@ const EXAMPLES: &str = "Examples:
       Record a small kernel with a bug in it and find the culprit backwards with GDB.
   retrovisor --record boot.rvr --kernel vmlinuz --initrd initramfs.cpio --append console=ttyS0
       Record a Linux boot. The console is here; Ctrl-A x ends the recording, Ctrl-A h shows help.
+  retrovisor --record login.rvr --kernel vmlinuz --initrd initramfs.cpio --record-from console:login:
+      Record from where the guest has printed «login:»; until then it only runs.
   retrovisor boot.rvr --at end
       Serve the recording to GDB, from its end: gdb vmlinux -ex 'target remote 127.0.0.1:1234'
   retrovisor --record k.rvr --kernel my-kernel.elf --console none --for 10
@@ -162,6 +165,22 @@ pub struct RecordArguments {
     /// What executes the guest
     #[arg(long, value_name = "HOW", requires = "record")]
     pub accel: Option<Accel>,
+    /// When recording begins: console:TEXT, port:N[=VALUE], ADDRESS, SYMBOL or key [default: at power-on]
+    ///
+    /// Until then the machine runs without being recorded. console:login: is when the guest has printed that, and
+    /// port:0x80=0x11 when it has written this value to this port (any value without «=»). An address is a linear
+    /// one, a symbol one of the kernel's ELF file: before the first execution of the instruction there. Where that
+    /// file has no symbols, they are looked for in RAM, where a Linux kernel has them as soon as it runs. «key» is
+    /// Ctrl-A r on the console, which begins a recording earlier than the others, too, and further ones later: FILE-2,
+    /// FILE-3. Ctrl-A e ends a recording while the machine runs on.
+    #[arg(long, value_name = "WHEN", requires = "record")]
+    pub record_from: Option<When>,
+    /// When recording ends, and the machine with it: a WHEN as for --record-from
+    #[arg(long, value_name = "WHEN", requires = "record")]
+    pub record_until: Option<When>,
+    /// What executes the guest while it is not recorded [default: what --accel says]
+    #[arg(long, value_name = "HOW", requires = "record")]
+    pub accel_before: Option<Accel>,
     /// The guest's processor: how much of the instruction set it has [default: x86-64-v3]
     ///
     /// The levels are those of the x86-64 psABI. What only kernels see (PCID, SMEP, SMAP, UMIP, FSGSBASE and the like)
@@ -177,7 +196,7 @@ pub struct RecordArguments {
     /// How the kernel is started, if not the way that its image suggests
     #[arg(long, value_name = "PROTOCOL", requires = "record")]
     pub protocol: Option<ProtocolName>,
-    /// End after this much guest time (8 ns a tick plus the time slept through), in seconds
+    /// End after this much guest time of the recording (8 ns a tick plus the time slept through), in seconds
     #[arg(
         long = "for",
         value_name = "SECONDS",
@@ -186,7 +205,7 @@ pub struct RecordArguments {
         allow_negative_numbers = true
     )]
     pub for_seconds: Option<Seconds>,
-    /// End at this tick
+    /// End at this tick of the recording
     #[arg(
         long,
         value_name = "N",
@@ -459,7 +478,7 @@ mod tests {
             CommandLine::try_parse_from(words).unwrap_or_else(|e| panic!("{line}: {e}"));
             count += 1;
         }
-        assert_eq!(count, 5);
+        assert_eq!(count, 6);
     }
 
     #[test]

@@ -48,10 +48,11 @@ impl Keeper for CacheKeeper {
         config: &MachineConfig,
         machine: &mut Machine,
         pages: &[u32],
+        standing: &Standing,
     ) {
         self.filler = Filler::new(&self.options, recording, config);
         if let Some(filler) = &mut self.filler {
-            filler.start(machine, pages, &position(&Standing::default()));
+            filler.start(machine, pages, &position(standing));
         }
     }
 

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use super::arguments::FileArguments;
 use super::output::{self, thousands};
-use crate::trace::{MachineConfig, Recording, Statistics};
+use crate::trace::{MachineConfig, Recording, Start, Statistics};
 
 /// What `--json` says about the machine: the configuration without the CPUID table.
 #[derive(Serialize)]
@@ -28,6 +28,8 @@ pub struct MachineSummary<'a> {
     program: &'a str,
     created_unix_s: u64,
     identity: String,
+    /// Where the outside stood at tick 0; null for a machine that was just switched on.
+    start: Option<&'a Start>,
 }
 
 impl<'a> From<&'a MachineConfig> for MachineSummary<'a> {
@@ -48,6 +50,7 @@ impl<'a> From<&'a MachineConfig> for MachineSummary<'a> {
             program: &config.program,
             created_unix_s: config.created_unix_s,
             identity: config.identity.to_string(),
+            start: config.start.as_ref(),
         }
     }
 }
@@ -57,6 +60,8 @@ impl<'a> From<&'a MachineConfig> for MachineSummary<'a> {
 struct Report<'a> {
     file: String,
     machine: MachineSummary<'a>,
+    /// The ticks of its events have not been found yet: `ticks` counts accesses.
+    untimed: bool,
     #[serde(flatten)]
     statistics: &'a Statistics,
     /// How it ended, in words.
@@ -65,12 +70,13 @@ struct Report<'a> {
 
 /// Says it.
 pub fn run(arguments: &FileArguments) -> Result<ExitCode> {
-    let recording = super::open(&arguments.file)?;
+    let recording = super::open_as_it_is(&arguments.file)?;
     let statistics = recording.statistics()?;
     let text = if arguments.json {
         let report = Report {
             file: arguments.file.display().to_string(),
             machine: recording.config().into(),
+            untimed: recording.config().untimed,
             statistics: &statistics,
             end_text: end_text(&recording),
         };
@@ -128,10 +134,31 @@ fn describe(file: &Path, recording: &Recording, statistics: &Statistics) -> Stri
             date(config.rtc_epoch_s)
         ),
     ));
-    let mut length = format!("{} ticks", thousands(statistics.ticks));
+    let mut start_ns = 0;
+    if let Some(start) = &config.start {
+        start_ns = start.guest_ns;
+        rows.push((
+            "start",
+            format!(
+                "at {:.3} s of guest time: {}",
+                start_ns as f64 / 1e9,
+                start.moment
+            ),
+        ));
+    }
+    let unit = if config.untimed {
+        "accesses (the next command that replays it finds its ticks)"
+    } else {
+        "ticks"
+    };
+    let mut length = format!("{} {unit}", thousands(statistics.ticks));
     if let Some(end) = &statistics.end {
         if let Some(ns) = end.guest_ns {
-            let _ = write!(length, ", {:.3} s of guest time", ns as f64 / 1e9);
+            let _ = write!(
+                length,
+                ", {:.3} s of guest time",
+                ns.saturating_sub(start_ns) as f64 / 1e9
+            );
         }
         let _ = write!(length, ", recorded in {:.1} s", end.wall_ms as f64 / 1e3);
     }

@@ -13,7 +13,9 @@ mod progress;
 mod record;
 mod serve;
 mod symbols;
+mod takes;
 mod verify;
+mod when;
 
 use anyhow::{Context, Result};
 use arguments::{Command, CommandLine};
@@ -109,26 +111,42 @@ fn start_logging(verbose: u8) {
         .init();
 }
 
-/// Opens a recording, and says in one line what is missing of it.
+/// Opens a recording for a replay, and says in one line what is missing of it.
 fn open(path: &Path) -> Result<Arc<Recording>> {
     let mut recording = Recording::open(path)?;
     if recording.config().untimed {
         output::note(&format!(
-            "{}: its recorder was killed before the ticks of its events were found; they are now",
+            "{}: its recorder did not get to finding the ticks of its events; that is done now",
             path.display()
         ));
         record::resolve(path)?;
         recording = Recording::open(path)?;
     }
+    say_if_torn(path, &recording);
+    Ok(Arc::new(recording))
+}
+
+/// The same without finding ticks.
+fn open_as_it_is(path: &Path) -> Result<Arc<Recording>> {
+    let recording = Recording::open(path)?;
+    say_if_torn(path, &recording);
+    Ok(Arc::new(recording))
+}
+
+fn say_if_torn(path: &Path, recording: &Recording) {
     if let Some(torn) = recording.torn() {
+        let unit = if recording.config().untimed {
+            "access"
+        } else {
+            "tick"
+        };
         output::note(&format!(
-            "{}: is not whole ({}); it is used up to tick {}",
+            "{}: is not whole ({}); it is used up to {unit} {}",
             path.display(),
             torn.why,
             recording.last_tick()
         ));
     }
-    Ok(Arc::new(recording))
 }
 
 /// Reads a file that the user named.

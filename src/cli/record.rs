@@ -13,14 +13,18 @@ use super::arguments::{
     Accel, CacheArguments, ConsoleTarget, CpuLevel, CpuVendor, RecordArguments, Size,
 };
 use super::fill::CacheKeeper;
-use super::output::{self, shell_word, thousands};
+use super::output::{self, thousands};
 use super::progress::Progress;
+use super::takes::FileTakes;
+use super::when;
+use crate::guest::code::functions;
 use crate::record::console::{Console, OutputOnly, Stdio, catch_signals};
 use crate::record::emulated::{self, Outcome, Plan, RecordError};
-use crate::record::kvm::{self, Host};
+use crate::record::kvm::Host;
+use crate::record::phases::{self, Engine, From, Schedule};
 use crate::replay::resolve::{Resolved, resolve_in_place};
 use crate::timeline::cache::CacheOptions;
-use crate::trace::EndReason;
+use crate::trace::{EndReason, check_place};
 
 /// RAM unless told otherwise.
 const DEFAULT_MEMORY: Size = Size(256 << 20);
@@ -30,16 +34,23 @@ pub fn run(arguments: &RecordArguments, cache: &CacheArguments) -> Result<ExitCo
     let (Some(file), Some(kernel)) = (&arguments.record, &arguments.kernel) else {
         bail!("--record FILE needs --kernel IMAGE");
     };
-    let host = match arguments.accel {
-        Some(Accel::Kvm) => Some(Host::open().context("--accel kvm")?),
-        Some(Accel::Emulate) | None => None,
+    let accel = arguments.accel.unwrap_or(Accel::Emulate);
+    let before = arguments.accel_before.unwrap_or(accel);
+    let mut host = match (accel, before) {
+        (Accel::Emulate, Accel::Emulate) => None,
+        (Accel::Kvm, _) => Some(Host::open().context("--accel kvm")?),
+        (_, Accel::Kvm) => Some(Host::open().context("--accel-before kvm")?),
     };
-    if host.is_some() && arguments.ticks.is_some() {
+    if accel == Accel::Kvm && arguments.ticks.is_some() {
         bail!(
             "--ticks N does not go with --accel kvm, where nobody counts while it runs: use --for SECONDS"
         );
     }
     let image = super::read(kernel, "the kernel image")?;
+    if let Some(host) = &mut host {
+        let image = image.clone();
+        host.set_code(move |machine| functions(machine, &image));
+    }
     let initrd = arguments
         .initrd
         .as_ref()
@@ -65,31 +76,51 @@ pub fn run(arguments: &RecordArguments, cache: &CacheArguments) -> Result<ExitCo
         random: Random::System,
         identity: random_identity()?,
     };
-    // What is wrong with the kernel is found before an old recording is replaced and the terminal is touched.
+    // What is wrong is found before an old recording is replaced and the terminal is touched.
     emulated::prepare(&plan).map_err(|error| match error {
         RecordError::Boot(error) => anyhow!("{}: {error}", kernel.display()),
         other => other.into(),
     })?;
+    let engine = |accel| match (accel, &host) {
+        (Accel::Kvm, Some(host)) => Engine::Kvm(host),
+        _ => Engine::Emulator,
+    };
     let target = arguments.console.clone().unwrap_or(ConsoleTarget::Stdio);
+    let schedule = Schedule {
+        recorded: engine(accel),
+        unrecorded: engine(before),
+        from: when::from(arguments.record_from.as_ref(), &image)?,
+        until: when::until(arguments.record_until.as_ref(), &image)?,
+        find: Some(&when::find),
+    };
     check_files(file, &target)?;
+    check_place(file)?;
     catch_signals().context("cannot catch signals")?;
     // Bars and a console do not share a terminal.
     let quiet = target == ConsoleTarget::Stdio && io::stdout().is_terminal();
     let console = open_console(&target)?;
-    let outcome = match &host {
-        None => record_with_progress(&plan, file, console, &cache.options(), quiet)?,
-        Some(host) => record_under_kvm(host, &plan, file, console, quiet)?,
-    };
-    if quiet {
-        // The guest may have left the cursor anywhere.
-        output::result("\n")?;
+    if schedule.from == From::Asked && !console.is_interactive() {
+        bail!("--record-from key: there is no terminal on which Ctrl-A r could be typed");
     }
-    output::note(&summary(file, &outcome));
-    output::note(&format!(
-        "next: retrovisor {} --at end",
-        shell_word(&file.display().to_string())
-    ));
-    Ok(ExitCode::from(exit_status(&outcome.reason)))
+    if let Some(host) = &host {
+        output::note(&host.clock_line());
+    }
+    let mut takes = FileTakes::new(file, &cache.options(), quiet);
+    // The machine's RAM is not needed for what follows.
+    let ended = phases::run(&plan, &schedule, console, &mut takes)
+        .map(|ended| (ended.reason, ended.recordings));
+    // What was recorded before something went wrong is kept all the same.
+    let finished = takes.finish();
+    let (reason, recordings) = ended?;
+    finished?;
+    if recordings == 0 {
+        bail!(
+            "nothing was recorded: {}, {}",
+            reason,
+            when::not_yet(&schedule.from)
+        );
+    }
+    Ok(ExitCode::from(exit_status(&reason)))
 }
 
 /// Records, and shows how far it is unless asked to be quiet.
@@ -118,47 +149,6 @@ pub fn record_with_progress(
         );
     };
     emulated::record_kept(plan, file, console, &mut keeper, show)
-}
-
-/// Records under KVM, and makes a recording of ticks of it.
-fn record_under_kvm(
-    host: &Host,
-    plan: &Plan,
-    file: &Path,
-    console: Box<dyn Console>,
-    quiet: bool,
-) -> Result<Outcome> {
-    output::note(&host.clock_line());
-    let progress = if quiet {
-        Progress::hidden()
-    } else {
-        Progress::open_ended("recording")
-    };
-    let recorded = kvm::record(host, plan, file, console, |guest_ns, bytes| {
-        progress.set(
-            guest_ns,
-            format!(
-                "{:.1} s of guest time, {:.1} MB",
-                guest_ns as f64 / 1e9,
-                bytes as f64 / 1e6
-            ),
-        );
-    });
-    drop(progress);
-    let (outcome, machine) = recorded?;
-    // Its RAM is not needed for what follows.
-    drop(machine);
-    let found = resolve(file)?;
-    Ok(Outcome {
-        ticks: found.ticks,
-        reason: outcome.reason,
-        guest_ns: outcome.guest_ns,
-        events: found.events,
-        bytes: std::fs::metadata(file)
-            .map(|m| m.len())
-            .unwrap_or(found.bytes),
-        wall: outcome.wall,
-    })
 }
 
 /// Finds the ticks of an untimed recording, which is replaced by what comes of it.
@@ -228,7 +218,9 @@ fn open_console(target: &ConsoleTarget) -> Result<Box<dyn Console>> {
         ConsoleTarget::Stdio => {
             let stdio = Stdio::new().context("cannot use standard input as the console")?;
             if stdio.is_interactive() {
-                output::note("Ctrl-A x ends the recording, Ctrl-A h shows help");
+                output::note(
+                    "Ctrl-A x ends the machine, Ctrl-A e the recording; Ctrl-A h shows help",
+                );
             }
             Box::new(stdio)
         }

@@ -68,7 +68,7 @@ features! {
     "FPU" 1, 0, Edx 0 Always [FPU FPU287 FPU387];
     "DE" 1, 0, Edx 2 Always [];
     "PSE" 1, 0, Edx 3 Always [];
-    "TSC" 1, 0, Edx 4 Always [TSC];
+    "TSC" 1, 0, Edx 4 Always [];
     "MSR" 1, 0, Edx 5 Always [MSR];
     "PAE" 1, 0, Edx 6 Always [];
     "MCE" 1, 0, Edx 7 Always [];
@@ -179,6 +179,9 @@ const WITHOUT_BIT: &[CpuidFeature] = &[
     CpuidFeature::RDPMC,
     CpuidFeature::MULTIBYTENOP,
     CpuidFeature::PAUSE,
+    // The bit of the counter says whether it may be relied on; every processor of 64 bits executes RDTSC, and Linux
+    // does so without asking. Under KVM the bit is hidden.
+    CpuidFeature::TSC,
 ];
 
 /// Instructions whose encodings do nothing where they are not known.
@@ -259,6 +262,8 @@ pub struct Features {
     pub amd: bool,
     /// Loading a null selector clears the base and limit of FS and GS.
     pub null_clears_base: bool,
+    /// CPUID does not tell of the time-stamp counter.
+    pub hidden_tsc: bool,
 }
 
 impl Features {
@@ -289,6 +294,7 @@ impl Features {
             decoder,
             amd,
             null_clears_base: !amd || clears,
+            hidden_tsc: !named("TSC"),
         }
     }
 

@@ -11,6 +11,7 @@
 //!
 //! Nothing here knows the host's time, threads or files. Reverse execution does not exist here.
 
+pub mod awaited;
 pub mod blocks;
 pub mod cpuid;
 pub mod debug;
@@ -37,6 +38,7 @@ pub mod world;
 
 use crate::memory::Memory;
 use crate::tick::Tick;
+use awaited::Awaited;
 use blocks::Blocks;
 use cpuid::CpuModel;
 use debug::Armed;
@@ -54,7 +56,7 @@ use world::{Dma, World};
 /// Version of what executing means: which tick comes when, and what it does to the state. To be raised with every
 /// change of that, so that states kept from before are not taken for what this program would compute. (The layout of
 /// the state has a version of its own.)
-pub const BEHAVIOUR_VERSION: u32 = 1;
+pub const BEHAVIOUR_VERSION: u32 = 2;
 
 /// An instruction could not complete; [`Cpu::abort`] holds the reason. It has changed nothing but what the SDM says
 /// a faulting instruction may have changed, so that it can run again.
@@ -175,6 +177,8 @@ pub struct Cpu {
     pub memory: Memory,
     /// What a debugger wants.
     stops: Stops,
+    /// The state that breakpoints wait for, if they wait for one.
+    awaited: Option<Box<Awaited>>,
     /// What the guest's debug registers arm (derived).
     armed: Armed,
     /// The instruction that runs by itself comes after one that loaded SS.
@@ -220,6 +224,7 @@ impl Cpu {
             pass_breakpoint: None,
             memory,
             stops: Stops::default(),
+            awaited: None,
             armed: Armed::default(),
             after_stack_load: false,
             step_trap_lost: false,
@@ -311,6 +316,21 @@ impl Cpu {
         }
     }
 
+    /// Lets breakpoints wait for a state, or for none: see [`Awaited`].
+    pub fn set_awaited(&mut self, awaited: Option<Awaited>) {
+        self.awaited = awaited.map(Box::new);
+    }
+
+    /// What breakpoints wait for.
+    pub fn awaited(&self) -> Option<&Awaited> {
+        self.awaited.as_deref()
+    }
+
+    /// The same, to add clues.
+    pub fn awaited_mut(&mut self) -> Option<&mut Awaited> {
+        self.awaited.as_deref_mut()
+    }
+
     /// Notices an event: the instruction (or delivery) that brings it is complete but for its tick.
     #[cold]
     #[inline(never)]
@@ -352,6 +372,11 @@ impl Cpu {
     /// Linear address of an op of the running block.
     fn linear_of(&self, op: &Op) -> u64 {
         self.linear(self.state.rip().wrapping_add(op.offset as u64))
+    }
+
+    /// Size of code in bits: 16, 32 or 64.
+    pub fn code_bits(&self) -> u32 {
+        self.mode as u32
     }
 
     /// RIP as a linear address.
@@ -603,6 +628,14 @@ impl Cpu {
         let mut touched = self.touched.replace(Box::default())?;
         touched.written = written.unwrap_or_default();
         Some(touched)
+    }
+
+    /// Takes no notes any more.
+    pub fn drop_notes(&mut self) {
+        if self.touched.is_some() {
+            self.touched = None;
+            self.tlb.drop_stored();
+        }
     }
 
     /// Forgets all decoded code, for RAM that was changed from outside.

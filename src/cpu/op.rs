@@ -178,9 +178,20 @@ pub fn resync(cpu: &mut Cpu, op: &Op) -> Flow {
 pub fn breakpoint(cpu: &mut Cpu, op: &Op) -> Flow {
     let rip = cpu.state.rip().wrapping_add(op.offset as u64);
     let address = cpu.linear(rip);
-    if cpu.stops.is_breakpoint(address) || cpu.armed.instruction_hits(address) != 0 {
+    let stops = cpu.stops.is_breakpoint(address) && is_awaited(cpu, op);
+    if stops || cpu.armed.instruction_hits(address) != 0 {
         cpu.aborted_op = op;
         return Flow::Breakpoint;
     }
     next(cpu, op)
+}
+
+/// Whether the state before an op may be the one that breakpoints wait for.
+fn is_awaited(cpu: &mut Cpu, op: &Op) -> bool {
+    match &mut cpu.awaited {
+        Some(awaited) if op.flags & (op_flags::REP | op_flags::REPNE) == 0 => {
+            awaited.may_be(&cpu.state, &cpu.memory)
+        }
+        _ => true,
+    }
 }

@@ -153,7 +153,7 @@ impl Cpu {
     }
 
     /// Stores of a device: what is no RAM is lost.
-    fn dma_write(&mut self, gpa: u64, bytes: &[u8]) {
+    pub fn dma_write(&mut self, gpa: u64, bytes: &[u8]) {
         let mut done = 0;
         while done < bytes.len() {
             let at = gpa.wrapping_add(done as u64);

@@ -5,11 +5,14 @@
 //! [`Guest`]. Whatever it reads was written by the guest and may be hostile: every loop and every allocation has a
 //! bound that does not depend on what is read.
 
+pub mod code;
 pub mod linux;
 pub mod paging;
 pub mod symbol_file;
 
+use crate::machine::Machine;
 use crate::timeline::api::{Debuggee, Registers, Scene};
+use crate::timeline::view::registers_of;
 use thiserror::Error;
 
 /// RAM, to look at.
@@ -30,6 +33,29 @@ pub trait Guest: Physical {
 
 /// A recording at its position, as a guest.
 pub struct AtPosition<'a>(pub &'a dyn Debuggee);
+
+/// A machine that is no recording (yet), as a guest.
+pub struct OfMachine<'a>(pub &'a Machine);
+
+impl Physical for OfMachine<'_> {
+    fn read_physical(&self, address: u64, out: &mut [u8]) -> usize {
+        self.0.cpu.memory.read(address, out)
+    }
+}
+
+impl Guest for OfMachine<'_> {
+    fn registers(&self, _cpu: usize) -> Registers {
+        registers_of(&self.0.cpu.state)
+    }
+
+    fn cpus(&self) -> usize {
+        1
+    }
+
+    fn current_cpu(&self) -> usize {
+        0
+    }
+}
 
 impl Physical for AtPosition<'_> {
     fn read_physical(&self, address: u64, out: &mut [u8]) -> usize {

@@ -3,6 +3,7 @@
 //! Left out: flags that an instruction may leave undefined, the x87 unit's pointers (they depend on the model), and the
 //! hidden parts of segment registers that nothing looks at.
 
+use crate::cpu::awaited::{Awaited, Clue, LINE_BYTES, line_hash, line_of};
 use crate::cpu::flags::bits;
 use crate::cpu::state::{State, cr0, cr4, efer, gpr, rights, seg};
 use crate::memory::{Memory, PAGE_BYTES};
@@ -29,6 +30,19 @@ pub fn general_hash_of(state: &State) -> u64 {
     general_hash(&registers, state.rip(), state.rflags())
 }
 
+/// The registers that `general_hash_of` is a hash of, but RIP: the general registers, and the flags that count.
+pub fn general_of(state: &State) -> ([u64; 16], u64) {
+    (
+        std::array::from_fn(|n| state.gpr[n]),
+        state.rflags() & FLAGS,
+    )
+}
+
+/// Lets breakpoints wait for such registers.
+pub fn awaited(general: &[u64; 16], flags: u64) -> Awaited {
+    Awaited::new(*general, flags, FLAGS)
+}
+
 /// Hash of the x87 and SSE registers.
 pub fn vector_hash(state: &State) -> u64 {
     let mut bytes = Vec::with_capacity(512);
@@ -49,6 +63,44 @@ pub fn vector_hash(state: &State) -> u64 {
         }
     }
     xxh3_64(&bytes)
+}
+
+/// A word of the x87 and SSE registers that tells `now` from what was recorded, to be found again in other states.
+pub fn vector_clue(recorded: &State, now: &State) -> Option<Clue> {
+    let start = std::ptr::from_ref(recorded) as usize;
+    let word = |at: &u64| Clue::Word(std::ptr::from_ref(at) as usize - start, *at);
+    let vectors = recorded.vector.iter().zip(&now.vector);
+    let mut halves = vectors.flat_map(|(a, b)| a.0[..2].iter().zip(&b.0[..2]));
+    if let Some((was, _)) = halves.find(|(was, is)| was != is) {
+        return Some(word(was));
+    }
+    let registers = recorded.x87.r.iter().zip(&now.x87.r).enumerate();
+    registers
+        .filter(|(n, _)| recorded.x87.tag >> (2 * n) & 3 != 3)
+        .find(|(_, (was, is))| was.mantissa != is.mantissa)
+        .map(|(_, (was, _))| word(&was.mantissa))
+}
+
+/// Hashes of all lines of a page, without the marks that a processor leaves in page tables.
+pub fn line_hashes(page: &[u8; PAGE_BYTES]) -> [u8; PAGE_BYTES / LINE_BYTES] {
+    std::array::from_fn(|line| line_hash(line_of(page, line)))
+}
+
+/// The first line of a page whose hash is not the one recorded, to be found again in other states.
+pub fn line_clue(
+    page: usize,
+    recorded: &[u8; PAGE_BYTES / LINE_BYTES],
+    now: &[u8; PAGE_BYTES],
+) -> Option<Clue> {
+    let hashes = recorded.iter().enumerate();
+    let (line, &hash) = hashes
+        .into_iter()
+        .find(|&(line, &hash)| line_hash(line_of(now, line)) != hash)?;
+    Some(Clue::Line {
+        page,
+        line: line as u8,
+        hash,
+    })
 }
 
 /// Hash of a page.

@@ -52,6 +52,17 @@ pub enum StateError {
     Impossible(&'static str),
 }
 
+/// A stretch of code in a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Code {
+    /// Linear address of its first instruction.
+    pub address: u64,
+    /// Guest-physical address of that; all of it is in one piece.
+    pub gpa: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
 /// A machine that can run.
 pub struct Machine {
     /// Its processor, with the RAM.

@@ -1,8 +1,10 @@
 //! The console of a recorder: where the guest's serial line goes, and where its input comes from.
 //!
-//! On a terminal: raw mode, Ctrl-A x ends the recording, Ctrl-A h shows help, Ctrl-A Ctrl-A sends Ctrl-A. In a pipe:
-//! bytes as they come. Input is read by a thread of its own, so that the machine never waits for it.
+//! On a terminal: raw mode, Ctrl-A x ends the run, Ctrl-A r and Ctrl-A e begin and end recordings, Ctrl-A h shows help,
+//! Ctrl-A Ctrl-A sends Ctrl-A. In a pipe: bytes as they come. Input is read by a thread of its own, so that the machine
+//! never waits for it.
 
+use super::moment::Key;
 use crate::trace::EndReason;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -16,8 +18,10 @@ use std::time::{Duration, Instant};
 pub enum Command {
     /// Bytes for the guest are waiting.
     Input,
-    /// The recording shall end.
+    /// The run shall end, and the recording with it.
     End(EndReason),
+    /// A recording shall begin or end, and the machine run on.
+    Recording(Key),
 }
 
 /// Where the guest's serial line ends.
@@ -119,7 +123,13 @@ impl Console for OutputOnly {
 
 /// Byte that starts a command at the terminal.
 const CTRL_A: u8 = 1;
-const HELP: &str = "\r\nCtrl-A x  end the recording\r\nCtrl-A h  this help\r\nCtrl-A Ctrl-A  send Ctrl-A to the guest\r\n";
+const HELP: &str = "\r
+Ctrl-A x  end the recording and the machine\r
+Ctrl-A e  end the recording; the machine runs on\r
+Ctrl-A r  begin a recording\r
+Ctrl-A h  this help\r
+Ctrl-A Ctrl-A  send Ctrl-A to the guest\r
+";
 
 /// Standard input and output: a terminal in raw mode, or a pipe.
 pub struct Stdio {
@@ -128,6 +138,7 @@ pub struct Stdio {
     ended: bool,
     escape: bool,
     quit: bool,
+    asked: Option<Key>,
     terminal: Option<RawMode>,
 }
 
@@ -153,6 +164,7 @@ impl Stdio {
             ended: false,
             escape: false,
             quit: false,
+            asked: None,
             terminal,
         })
     }
@@ -167,6 +179,8 @@ impl Stdio {
                 (false, CTRL_A) => self.escape = true,
                 (false, _) | (true, CTRL_A) => self.waiting.push_back(byte),
                 (true, b'x' | b'X') => self.quit = true,
+                (true, b'r' | b'R') => self.asked = Some(Key::Begin),
+                (true, b'e' | b'E') => self.asked = Some(Key::End),
                 (true, _) => {
                     let mut out = io::stdout().lock();
                     let _ = out.write_all(HELP.as_bytes()).and_then(|()| out.flush());
@@ -204,6 +218,9 @@ impl Console for Stdio {
         }
         if self.quit {
             return Some(Command::End(EndReason::UserQuit));
+        }
+        if let Some(key) = self.asked.take() {
+            return Some(Command::Recording(key));
         }
         (!self.waiting.is_empty()).then_some(Command::Input)
     }

@@ -1,12 +1,15 @@
 //! The emulating recorder: the engine runs with live devices, and everything is written down.
 
 use super::console::Console;
+use super::handover::Handover;
 use super::keeper::{Keeper, Nothing};
 use super::live::{Live, Random};
+use super::moment::Came;
 use super::recorder::Recorder;
 use crate::cpu::cpuid::CpuModel;
 pub use crate::cpu::cpuid::{Level, Processor, Vendor};
 use crate::cpu::run::Exit;
+use crate::cpu::stops::Stops;
 use crate::machine::{Machine, STATE_VERSION, boot};
 use crate::memory::MemoryError;
 use crate::tick::{GuestNs, NS_PER_TICK, Tick};
@@ -20,6 +23,8 @@ use thiserror::Error;
 
 /// Ticks between two digests: the distance of checkpoints, too.
 pub const DIGEST_DISTANCE: Tick = 1 << 23;
+/// Somebody who watches a run that is not recorded hears of it this often.
+const PROGRESS_PERIOD: Duration = Duration::from_millis(200);
 /// Guest-physical address of the ACPI tables.
 pub const ACPI_TABLES: u64 = 0xe_0000;
 
@@ -41,9 +46,9 @@ pub struct Plan<'a> {
     pub ram_bytes: u64,
     /// Which boot protocol, if not the natural one.
     pub protocol: Option<boot::Protocol>,
-    /// Stop at this tick.
+    /// Stop at this tick of the recording.
     pub ticks_max: Option<Tick>,
-    /// Stop at this guest time.
+    /// Stop when the recording has so much guest time.
     pub guest_ns_max: Option<GuestNs>,
     /// What the real-time clock shows at power-on, in seconds since 1970.
     pub rtc_epoch_s: u64,
@@ -164,6 +169,7 @@ pub(super) fn config(plan: &Plan, prepared: &Prepared) -> MachineConfig {
         digest_distance_ticks: DIGEST_DISTANCE,
         ns_per_tick: NS_PER_TICK,
         untimed: false,
+        start: None,
     }
 }
 
@@ -185,36 +191,63 @@ pub fn record_kept(
     keeper: &mut dyn Keeper,
     mut progress: impl FnMut(Tick, GuestNs, u64),
 ) -> Result<Outcome, RecordError> {
-    let mut prepared = prepare(plan)?;
+    let prepared = prepare(plan)?;
     let config = config(plan, &prepared);
-    let mut writer = Writer::create(path, &config)?;
+    let mut live = Live::new(prepared.board, console, plan.random);
+    live.set_limit(plan.guest_ns_max);
+    let guest = Handover {
+        machine: prepared.machine,
+        live,
+    };
+    let (_, outcome) = record_phase(guest, path, &config, plan.ticks_max, keeper, &mut progress)?;
+    Ok(outcome)
+}
+
+/// Records a phase of a run into a file, from tick 0 up to where its live world says that it is over.
+pub(super) fn record_phase(
+    guest: Handover,
+    path: &Path,
+    config: &MachineConfig,
+    ticks_max: Option<Tick>,
+    keeper: &mut dyn Keeper,
+    progress: &mut dyn FnMut(Tick, GuestNs, u64),
+) -> Result<(Handover, Outcome), RecordError> {
+    let Handover {
+        mut machine,
+        mut live,
+    } = guest;
+    let mut writer = Writer::create(path, config)?;
     let started = Instant::now();
-    let machine = &mut prepared.machine;
-    let pages = write_start(&mut writer, machine, STATE_VERSION)?;
-    keeper.begin(path, &config, machine, &pages);
-    let mut world = Recorder::new(live(plan, prepared.board, console), writer);
+    let pages = write_start(&mut writer, &mut machine, STATE_VERSION)?;
+    watch_address(&mut machine, &mut live);
+    let mut world = Recorder::new(live, writer);
+    let mut written = vec![false; machine.cpu.memory.pages()];
+    note_pages(&mut written, &pages);
+    keeper.begin(path, config, &mut machine, &pages, &world.standing(0));
     let mut next_digest = DIGEST_DISTANCE;
+    // A phase that began at a breakpoint does not end there at once.
+    let mut pass = true;
     loop {
         let now = machine.tick();
-        if let Some(reason) = limit_reached(plan, now) {
+        if let Some(reason) = limit_reached(ticks_max, now) {
             world.live.finish(reason);
         }
         // Often enough for the file to be at most a fraction of a second behind.
         let slice = now + (1 << 21);
-        let until = next_digest
-            .min(plan.ticks_max.unwrap_or(Tick::MAX))
-            .min(slice);
-        let exit = machine.run(&mut world, until, false);
+        let until = next_digest.min(ticks_max.unwrap_or(Tick::MAX)).min(slice);
+        let exit = machine.run(&mut world, until, std::mem::take(&mut pass));
         let now = machine.tick();
         if world.flush_if_due(now) {
             progress(now, world.live.guest_ns(now), world.bytes());
         }
         match exit {
             Exit::Ended => break,
+            Exit::Breakpoint => world.live.watch().reached(),
             Exit::Tick if now == next_digest => {
                 let digest = machine.digest();
                 world.digest(now, &digest);
-                keeper.keep(machine, &digest.changed, &world.standing(now));
+                keeper.keep(&mut machine, &digest.changed, &world.standing(now));
+                note_pages(&mut written, &digest.changed);
                 next_digest += DIGEST_DISTANCE;
             }
             _ => {}
@@ -222,23 +255,83 @@ pub fn record_kept(
     }
     let ticks = machine.tick();
     let guest_ns = world.live.guest_ns(ticks);
-    let reason = world.live.end().cloned().unwrap_or(EndReason::Halted);
+    let reason = end_reason(&world.live);
     let last = machine.digest();
     world.digest(ticks, &last);
-    keeper.keep(machine, &last.changed, &world.standing(ticks));
+    keeper.keep(&mut machine, &last.changed, &world.standing(ticks));
+    note_pages(&mut written, &last.changed);
     let wall = started.elapsed();
     let events = world.events();
-    world.finish(ticks, reason.clone(), guest_ns, wall.as_millis() as u64)?;
+    let live = world.finish(ticks, reason.clone(), guest_ns, wall.as_millis() as u64)?;
     keeper.finish(ticks);
+    machine.cpu.drop_notes();
+    machine.set_stops(Stops::default());
+    for page in (0..written.len()).filter(|&page| written[page]) {
+        machine.cpu.memory.mark_dirty(page);
+    }
     let bytes = std::fs::metadata(path).map(|m| m.len()).unwrap_or(0);
-    Ok(Outcome {
+    let outcome = Outcome {
         ticks,
         reason,
         guest_ns,
         events,
         bytes,
         wall,
-    })
+    };
+    Ok((Handover { machine, live }, outcome))
+}
+
+fn note_pages(written: &mut [bool], pages: &[u32]) {
+    for &page in pages {
+        written[page as usize] = true;
+    }
+}
+
+/// Runs a phase without recording it, up to where its live world says that it is over.
+pub(super) fn run_phase(
+    guest: Handover,
+    ticks_max: Option<Tick>,
+    progress: &mut dyn FnMut(GuestNs),
+) -> Handover {
+    let Handover {
+        mut machine,
+        mut live,
+    } = guest;
+    watch_address(&mut machine, &mut live);
+    let mut shown = Instant::now();
+    loop {
+        let now = machine.tick();
+        if let Some(reason) = limit_reached(ticks_max, now) {
+            live.finish(reason);
+        }
+        let until = ticks_max.unwrap_or(Tick::MAX).min(now + DIGEST_DISTANCE);
+        match machine.run(&mut live, until, false) {
+            Exit::Ended => break,
+            Exit::Breakpoint => live.watch().reached(),
+            _ => {}
+        }
+        if shown.elapsed() >= PROGRESS_PERIOD {
+            shown = Instant::now();
+            progress(live.guest_ns(machine.tick()));
+        }
+    }
+    machine.set_stops(Stops::default());
+    Handover { machine, live }
+}
+
+/// Lets the engine stop where the live world waits for an address.
+fn watch_address(machine: &mut Machine, live: &mut Live) {
+    machine.set_stops(Stops::new(live.watch().address(), []));
+}
+
+/// Why a phase of a run is over, as its recording says it.
+pub(super) fn end_reason(live: &Live) -> EndReason {
+    match (live.end(), live.came()) {
+        (Some(reason), _) => reason.clone(),
+        (None, Some(Came::Moment(moment))) => EndReason::Limit(moment.to_string()),
+        (None, Some(Came::Asked)) => EndReason::UserQuit,
+        (None, Some(Came::Look) | None) => EndReason::Halted,
+    }
 }
 
 /// Writes what a machine is at the start of its recording. Gives the pages of RAM that are not zero.
@@ -264,46 +357,28 @@ pub(super) fn write_start(
 
 /// Runs the same guest in the same engine without recording anything: what recording is compared with.
 pub fn run_unrecorded(plan: &Plan, console: Box<dyn Console>) -> Result<Outcome, RecordError> {
-    let mut prepared = prepare(plan)?;
+    let prepared = prepare(plan)?;
+    let mut live = Live::new(prepared.board, console, plan.random);
+    live.set_limit(plan.guest_ns_max);
+    let guest = Handover {
+        machine: prepared.machine,
+        live,
+    };
     let started = Instant::now();
-    let mut live = live(plan, prepared.board, console);
-    let machine = &mut prepared.machine;
-    loop {
-        let now = machine.tick();
-        if let Some(reason) = limit_reached(plan, now) {
-            live.finish(reason);
-        }
-        let until = plan
-            .ticks_max
-            .unwrap_or(Tick::MAX)
-            .min(now + DIGEST_DISTANCE);
-        if machine.run(&mut live, until, false) == Exit::Ended {
-            break;
-        }
-    }
-    let ticks = machine.tick();
-    let reason = live.end().cloned().unwrap_or(EndReason::Halted);
+    let guest = run_phase(guest, plan.ticks_max, &mut |_| {});
+    let ticks = guest.machine.tick();
     Ok(Outcome {
         ticks,
-        reason,
-        guest_ns: live.guest_ns(ticks),
+        reason: end_reason(&guest.live),
+        guest_ns: guest.live.guest_ns(ticks),
         events: 0,
         bytes: 0,
         wall: started.elapsed(),
     })
 }
 
-/// The live world with its limit of guest time; the limit of ticks is where the machine is run to.
-pub(super) fn live(plan: &Plan, board: Board, console: Box<dyn Console>) -> Live {
-    let mut live = Live::new(board, console, plan.random);
-    if let Some(guest_ns) = plan.guest_ns_max {
-        live.set_limit(guest_ns);
-    }
-    live
-}
-
-fn limit_reached(plan: &Plan, now: Tick) -> Option<EndReason> {
-    plan.ticks_max
+fn limit_reached(ticks_max: Option<Tick>, now: Tick) -> Option<EndReason> {
+    ticks_max
         .is_some_and(|max| now >= max)
         .then(|| EndReason::Limit(format!("{now} ticks")))
 }

@@ -24,13 +24,14 @@ pub struct Standing {
 
 /// Keeps states of a machine that is being recorded. What it does cannot be seen by the guest.
 pub trait Keeper {
-    /// The recording has begun: the machine is at its start, `pages` of its RAM are not zero.
+    /// The recording has begun: the machine is at its start, and RAM is zero but for `pages` of it.
     fn begin(
         &mut self,
         recording: &Path,
         config: &MachineConfig,
         machine: &mut Machine,
         pages: &[u32],
+        standing: &Standing,
     );
     /// A digest was taken: `changed` are the pages written since the one before.
     fn keep(&mut self, machine: &mut Machine, changed: &[u32], standing: &Standing);
@@ -42,7 +43,7 @@ pub trait Keeper {
 pub struct Nothing;
 
 impl Keeper for Nothing {
-    fn begin(&mut self, _: &Path, _: &MachineConfig, _: &mut Machine, _: &[u32]) {}
+    fn begin(&mut self, _: &Path, _: &MachineConfig, _: &mut Machine, _: &[u32], _: &Standing) {}
     fn keep(&mut self, _: &mut Machine, _: &[u32], _: &Standing) {}
     fn finish(&mut self, _: Tick) {}
 }

@@ -4,10 +4,11 @@
 //! sits at the console, slept.
 
 use super::console::{Command, Console};
+use super::moment::{Came, Watch};
 use crate::cpu::world::{Dma, Interrupt, Pending, Wait, World};
 use crate::tick::{GuestNs, NS_PER_TICK, Tick};
 use crate::trace::EndReason;
-use devices::{Board, Power, ResetBy};
+use devices::{Board, ConsoleTap, Power, ResetBy};
 use std::time::Duration;
 
 /// The console and the user's signals are looked at this often: a millisecond of guest time.
@@ -47,7 +48,10 @@ pub struct Live {
     next_poll: Tick,
     /// The run ends when guest time comes to this.
     limit_ns: GuestNs,
+    /// The limit as the user gave it.
+    limit_length_ns: GuestNs,
     random: Random,
+    watch: Watch,
 }
 
 impl Live {
@@ -62,20 +66,61 @@ impl Live {
             typed: Vec::new(),
             next_poll: 0,
             limit_ns: GuestNs::MAX,
+            limit_length_ns: GuestNs::MAX,
             random,
+            watch: Watch::default(),
         }
     }
 
-    /// Ends the run when guest time comes to a limit, awake or asleep.
-    pub fn set_limit(&mut self, guest_ns: GuestNs) {
-        self.limit_ns = guest_ns;
+    /// Ends the run when so much guest time has passed since tick 0, awake or asleep.
+    pub fn set_limit(&mut self, length: Option<GuestNs>) {
+        self.limit_length_ns = length.unwrap_or(GuestNs::MAX);
+        self.limit_ns = self.guest_ns(0).saturating_add(self.limit_length_ns);
+    }
+
+    /// Waits for a moment: when it has come the machine is left as at the end of the run.
+    pub fn set_watch(&mut self, watch: Watch) {
+        self.watch = watch;
+    }
+
+    /// What the machine is watched for.
+    pub fn watch(&mut self) -> &mut Watch {
+        &mut self.watch
+    }
+
+    /// The moment that was waited for, if it has come.
+    pub fn came(&self) -> Option<&Came> {
+        self.watch.came()
+    }
+
+    /// Whether the run is over, or this phase of it.
+    pub fn is_over(&self) -> bool {
+        self.end.is_some() || self.watch.came().is_some()
+    }
+
+    /// Makes tick `now` tick 0. Guest time goes on.
+    pub fn rebase(&mut self, now: Tick) {
+        self.skipped_ns = self.guest_ns(now);
+        self.next_poll = self.next_poll.saturating_sub(now);
+        self.clock_changed = false;
+        self.typed.clear();
+    }
+
+    /// Follows the serial line from here on without the board.
+    pub fn console_tap(&self) -> ConsoleTap {
+        self.board.console_tap()
+    }
+
+    /// The task priority (CR8).
+    pub fn task_priority(&mut self) -> u8 {
+        self.board.tpr_read(0) as u8 & 15
     }
 
     /// Whether the limit is reached, in which case the run is over.
     fn out_of_time(&mut self, now_ns: GuestNs) -> bool {
         let out = now_ns >= self.limit_ns;
         if out {
-            let seconds = self.limit_ns as f64 / 1e9;
+            let seconds = self.limit_length_ns as f64 / 1e9;
             self.finish(EndReason::Limit(format!("{seconds} s of guest time")));
         }
         out
@@ -111,6 +156,7 @@ impl Live {
         let output = self.board.console_output();
         if !output.is_empty() {
             self.console.output(&output);
+            self.watch.heard(&output);
         }
         if let Some(power) = self.board.take_power() {
             self.finish(match power {
@@ -124,6 +170,7 @@ impl Live {
     fn poll_console(&mut self, now_ns: GuestNs) {
         match self.console.poll() {
             Some(Command::End(reason)) => self.finish(reason),
+            Some(Command::Recording(key)) => self.watch.asked(key),
             Some(Command::Input) | None => {}
         }
         let waiting = self.console.input();
@@ -149,6 +196,7 @@ impl World for Live {
     fn pio_write(&mut self, now: Tick, cpu: usize, port: u16, size: u8, value: u32) {
         self.board
             .pio_write(self.guest_ns(now), cpu, port, size, value);
+        self.watch.wrote(port, size, value);
         self.after_access();
     }
 
@@ -212,6 +260,7 @@ impl World for Live {
         if now >= self.next_poll {
             self.next_poll = now + POLL_TICKS;
             self.poll_console(now_ns);
+            self.watch.passed(now_ns);
         }
         Pending {
             interrupt: self.board.interrupt_pending(cpu),
@@ -232,7 +281,7 @@ impl World for Live {
     }
 
     fn wait(&mut self, now: Tick, cpu: usize, interruptible: bool) -> Wait {
-        if self.end.is_some() {
+        if self.is_over() {
             return Wait::Ended;
         }
         if !interruptible && !self.board.nmi_pending(cpu) {
@@ -244,6 +293,10 @@ impl World for Live {
             return Wait::Ended;
         }
         self.poll_console(now_ns);
+        self.watch.passed(now_ns);
+        if self.is_over() {
+            return Wait::Ended;
+        }
         if self.board.interrupt_pending(cpu) {
             return Wait::Wake;
         }
@@ -275,7 +328,7 @@ impl World for Live {
     }
 
     fn ended(&mut self, _now: Tick) -> bool {
-        self.end.is_some()
+        self.is_over()
     }
 
     fn shutdown(&mut self, _now: Tick, _cpu: usize, why: &str) {

@@ -2,7 +2,10 @@
 
 pub mod console;
 pub mod emulated;
+mod handover;
 pub mod keeper;
 pub mod kvm;
 pub mod live;
+pub mod moment;
+pub mod phases;
 pub mod recorder;

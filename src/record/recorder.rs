@@ -31,13 +31,13 @@ const FLUSH_PERIOD: Duration = Duration::from_millis(200);
 
 impl Recorder {
     /// Records into a writer that already has RAM and state.
-    pub fn new(live: Live, writer: Writer) -> Recorder {
+    pub fn new(mut live: Live, writer: Writer) -> Recorder {
         Recorder {
+            console: live.console_tap(),
+            task_priority: live.task_priority(),
             live,
             writer,
             outputs: OutputHash::default(),
-            console: ConsoleTap::default(),
-            task_priority: 0,
             failure: None,
             flushed: Instant::now(),
         }
@@ -124,14 +124,14 @@ impl Recorder {
         self.writer.events()
     }
 
-    /// Writes the end. Gives the first failure to write, if there was one.
+    /// Writes the end, and gives the live world back. Or the first failure to write, if there was one.
     pub fn finish(
         mut self,
         tick: Tick,
         reason: EndReason,
         guest_ns: GuestNs,
         wall_ms: u64,
-    ) -> Result<(), Error> {
+    ) -> Result<Live, Error> {
         let end = End {
             tick,
             reason,
@@ -142,7 +142,7 @@ impl Recorder {
         let finished = self.writer.finish(&end);
         match self.failure {
             Some(error) => Err(error),
-            None => finished,
+            None => finished.map(|()| self.live),
         }
     }
 }

@@ -218,14 +218,7 @@ pub fn encode_checkpoint(position: &LogPosition, state: &[u8]) -> Vec<u8> {
 /// A few instructions from the position on, for reports.
 pub fn disassemble(machine: &Machine) -> Vec<String> {
     use iced_x86::{Decoder, DecoderOptions, FastFormatter, Instruction};
-    let state = &machine.cpu.state;
-    let bits = if state.code64() {
-        64
-    } else if state.seg[crate::cpu::state::seg::CS].rights & crate::cpu::state::rights::DB != 0 {
-        32
-    } else {
-        16
-    };
+    let bits = machine.cpu.code_bits();
     let linear = machine.cpu.linear_rip();
     let mut bytes = Vec::new();
     while bytes.len() < 64 {

@@ -51,14 +51,15 @@ pub struct LogWorld {
 impl LogWorld {
     /// The world at the start of a recording.
     pub fn new(recording: &Arc<Recording>) -> LogWorld {
+        let start = recording.config().start.clone().unwrap_or_default();
         let mut world = LogWorld {
             cursor: recording.cursor(),
             ahead: recording.cursor(),
             arrival: 0,
-            tsc_offset: 0,
+            tsc_offset: start.guest_ns,
             outputs: OutputHash::default(),
-            console: ConsoleTap::default(),
-            task_priority: 0,
+            console: ConsoleTap::resume(start.serial_divisor, start.serial_loopback),
+            task_priority: start.task_priority,
             shown: None,
             diverged: None,
             end: recording.last_tick(),
@@ -165,6 +166,8 @@ impl LogWorld {
 
     /// The digest that the log has before tick `now`, if it is the next event.
     pub fn take_digest(&mut self, now: Tick) -> Option<Digest> {
+        // Who ends asleep has moved the clock before.
+        self.settle(now);
         let digest = match self.peek() {
             Some((tick, What::Digest(digest))) if tick == now => **digest,
             _ => return None,

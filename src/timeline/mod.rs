@@ -12,7 +12,7 @@ pub mod questions;
 pub mod search;
 pub mod summary;
 pub mod traveller;
-mod view;
+pub mod view;
 
 use crate::cpu::run::Exit;
 use crate::cpu::stops as cpu_stops;

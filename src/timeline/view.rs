@@ -2,7 +2,7 @@
 
 use super::api::{Registers, Scene, Table, WatchKind};
 use crate::cpu::Cpu;
-use crate::cpu::state::{F80, seg};
+use crate::cpu::state::{F80, State, seg};
 use crate::cpu::stops;
 use crate::replay::Replayer;
 use crate::tick::GuestNs;
@@ -57,7 +57,15 @@ pub fn watch_kind(kind: stops::WatchKind) -> WatchKind {
 
 /// Registers of the processor, without the guest time.
 pub fn registers(replayer: &Replayer) -> Registers {
-    let s = &replayer.machine.cpu.state;
+    Registers {
+        cr8: replayer.world.task_priority() as u64,
+        tick: replayer.tick(),
+        ..registers_of(&replayer.machine.cpu.state)
+    }
+}
+
+/// Registers of a processor's state, which does not know of task priority and time.
+pub fn registers_of(s: &State) -> Registers {
     let top = (s.x87.status >> 11 & 7) as usize;
     let selector = |register: usize| s.seg[register].selector;
     Registers {
@@ -77,7 +85,7 @@ pub fn registers(replayer: &Replayer) -> Registers {
         cr2: s.cr2,
         cr3: s.cr3,
         cr4: s.cr4,
-        cr8: replayer.world.task_priority() as u64,
+        cr8: 0,
         efer: s.efer,
         st: std::array::from_fn(|n| f80_bytes(&s.x87.r[(top + n) & 7])),
         fctrl: s.x87.control,
@@ -110,7 +118,7 @@ pub fn registers(replayer: &Replayer) -> Registers {
         pat: s.pat,
         misc_enable: s.misc_enable,
         tsc_aux: s.tsc_aux,
-        tick: replayer.tick(),
+        tick: 0,
         time: 0,
     }
 }

@@ -20,7 +20,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::Error;
-use super::{TRACE_VERSION, TRACE_VERSION_OLDEST, TRACE_VERSION_UNTIMED, limits};
+use super::{
+    TRACE_VERSION, TRACE_VERSION_NEWEST, TRACE_VERSION_OLDEST, TRACE_VERSION_STARTED,
+    TRACE_VERSION_UNTIMED, limits,
+};
 
 pub(super) const MAGIC: [u8; 8] = *b"\x89RVR\r\n\x1a\n";
 pub(super) const PREFIX_BYTES: usize = 56;
@@ -97,6 +100,22 @@ pub struct CpuidLeaf {
     pub edx: u32,
 }
 
+/// Where the outside of a machine stood when its recording began in the middle of a run: what a replay cannot see in
+/// RAM and processors.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// Guest time at tick 0 in nanoseconds since power-on: what the time-stamp counter is ahead of the ticks by.
+    pub guest_ns: u64,
+    /// The first serial port's divisor latch is switched in (LCR.DLAB).
+    pub serial_divisor: bool,
+    /// The first serial port loops back (MCR, bit 4).
+    pub serial_loopback: bool,
+    /// The task priority (CR8), 0 to 15.
+    pub task_priority: u8,
+    /// Which moment it was, for people.
+    pub moment: String,
+}
+
 /// The machine that was recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineConfig {
@@ -110,7 +129,7 @@ pub struct MachineConfig {
     pub cpu_model: String,
     /// What CPUID answers.
     pub cpuid: Vec<CpuidLeaf>,
-    /// Date of the guest's clock chip at tick 0, in seconds since 1970 UTC.
+    /// Date of the guest's clock chip at power-on, in seconds since 1970 UTC.
     pub rtc_epoch_s: u64,
     /// Path of the kernel image, for people: replay does not need it.
     pub kernel: String,
@@ -136,6 +155,9 @@ pub struct MachineConfig {
     /// Whether events are told by accesses instead of ticks: see the head of `trace`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub untimed: bool,
+    /// Where the outside stood at tick 0; `None` for a machine that was just switched on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Start>,
 }
 
 impl MachineConfig {
@@ -171,6 +193,11 @@ impl MachineConfig {
         if self.ns_per_tick == 0 || self.digest_distance_ticks == 0 {
             return Some("a tick or a digest distance of length 0".into());
         }
+        if let Some(start) = &self.start
+            && start.task_priority > 15
+        {
+            return Some(format!("a task priority of {}", start.task_priority));
+        }
         None
     }
 
@@ -189,10 +216,10 @@ impl MachineConfig {
         }
         let mut header = Vec::with_capacity(PREFIX_BYTES + config.len());
         header.extend_from_slice(&MAGIC);
-        let version = if self.untimed {
-            TRACE_VERSION_UNTIMED
-        } else {
-            TRACE_VERSION
+        let version = match (&self.start, self.untimed) {
+            (Some(_), _) => TRACE_VERSION_STARTED,
+            (None, true) => TRACE_VERSION_UNTIMED,
+            (None, false) => TRACE_VERSION,
         };
         header.extend_from_slice(&version.to_le_bytes());
         header.extend_from_slice(&(config.len() as u32).to_le_bytes());
@@ -269,7 +296,7 @@ pub(super) fn read_header(
         return Err(damaged(0, "its checksum is wrong"));
     }
     let version = u32_at(&prefix, 8);
-    if !(TRACE_VERSION_OLDEST..=TRACE_VERSION_UNTIMED).contains(&version) {
+    if !(TRACE_VERSION_OLDEST..=TRACE_VERSION_NEWEST).contains(&version) {
         let program = prefix[16..40]
             .iter()
             .take_while(|byte| byte.is_ascii_graphic())
@@ -279,7 +306,7 @@ pub(super) fn read_header(
             version,
             program: program.collect(),
             oldest: TRACE_VERSION_OLDEST,
-            newest: TRACE_VERSION_UNTIMED,
+            newest: TRACE_VERSION_NEWEST,
         });
     }
     let config_len = u32_at(&prefix, 12) as usize;

@@ -109,7 +109,7 @@ pub enum What {
     Digest(Box<Digest>),
     /// Untimed recordings only: a hash of the general registers after the access before.
     Check {
-        /// As [`Stand::general`].
+        /// How it is made is the machine's business.
         registers: u64,
     },
     /// Untimed recordings only: the state at which what follows happens.
@@ -128,8 +128,11 @@ pub struct Stand {
     pub rip: u64,
     /// RIP as a linear address.
     pub linear: u64,
-    /// Hash of RIP, the general registers and what of RFLAGS no processor leaves undefined.
-    pub general: u64,
+    /// What of RFLAGS no processor leaves undefined.
+    pub flags: u64,
+    /// The general registers in the order of their encoding. As they are, because they are compared with what many
+    /// millions of states have.
+    pub general: [u64; 16],
     /// Hash of the x87 and SSE registers.
     pub vector: u64,
     /// Host nanoseconds since the processor was last known to stand at an access: bounds the search.
@@ -138,18 +141,14 @@ pub struct Stand {
 
 impl Stand {
     /// Bytes in a file.
-    pub const BYTES: usize = 40;
+    pub const BYTES: usize = 168;
 
     /// As it stands in a file.
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut out = [0; Self::BYTES];
-        let words = [
-            self.rip,
-            self.linear,
-            self.general,
-            self.vector,
-            self.elapsed_ns,
-        ];
+        let words = [self.rip, self.linear, self.flags];
+        let words = words.into_iter().chain(self.general);
+        let words = words.chain([self.vector, self.elapsed_ns]);
         for (to, word) in out.chunks_exact_mut(8).zip(words) {
             to.copy_from_slice(&word.to_le_bytes());
         }
@@ -163,9 +162,10 @@ impl Stand {
         Self {
             rip: word(0),
             linear: word(1),
-            general: word(2),
-            vector: word(3),
-            elapsed_ns: word(4),
+            flags: word(2),
+            general: std::array::from_fn(|n| word(3 + n)),
+            vector: word(19),
+            elapsed_ns: word(20),
         }
     }
 }

@@ -34,16 +34,16 @@ mod reader;
 mod statistics;
 mod writer;
 
-pub use config::{Accel, CpuidLeaf, Identity, MachineConfig};
+pub use config::{Accel, CpuidLeaf, Identity, MachineConfig, Start};
 pub use cursor::Cursor;
 pub use end::{End, EndReason};
 pub use error::Error;
 pub use events::{Class, Digest, Event, KINDS, Kind, Stand, What};
 pub use frame::FrameKind;
-pub use pages::{PageHash, PageList};
+pub use pages::{PAGE_LINES, PageHash, PageList};
 pub use reader::{EventFrame, Recording, State, Torn};
 pub use statistics::{FrameBytes, Statistics};
-pub use writer::Writer;
+pub use writer::{Writer, check_place};
 
 /// Version of the file format of recordings that are told by ticks. Any change of what the bytes mean makes it one
 /// higher; the test `a_change_of_the_format_needs_a_new_version` holds this.
@@ -51,6 +51,13 @@ pub const TRACE_VERSION: u32 = 1;
 
 /// Version of the format of untimed recordings ([`MachineConfig::untimed`]): event kinds that only they have.
 pub const TRACE_VERSION_UNTIMED: u32 = 2;
+
+/// Version of the format of recordings that begin in the middle of a run ([`MachineConfig::start`]), timed or not: who
+/// does not know that field would get the guest's clock wrong.
+pub const TRACE_VERSION_STARTED: u32 = 3;
+
+/// The newest version that can be read.
+pub const TRACE_VERSION_NEWEST: u32 = TRACE_VERSION_STARTED;
 
 /// The oldest version that can still be read.
 pub const TRACE_VERSION_OLDEST: u32 = 1;

@@ -87,12 +87,16 @@ pub struct Writer {
 
 impl Writer {
     /// Creates the file and writes its header. A recording that is there already is replaced (who has it open keeps
-    /// the old one); any other file is refused.
+    /// the old one); any other file is refused. One without ticks is locked while it is written.
     pub fn create(path: impl AsRef<Path>, config: &MachineConfig) -> Result<Self, Error> {
         let path = path.as_ref();
         // What is impossible is found before an old recording is lost.
         let header = encode_header(path, config)?;
         let file = create_file(path)?;
+        if config.untimed {
+            // Whoever would find its ticks sees that it is still being made. Not every file system knows of locks.
+            let _ = file.try_lock();
+        }
         Self::start(Box::new(file), path, config, &header)
     }
 
@@ -450,17 +454,25 @@ fn encode_header(path: &Path, config: &MachineConfig) -> Result<Vec<u8>, Error> 
     config.encode().map_err(refused)
 }
 
-fn create_file(path: &Path) -> Result<File, Error> {
+/// What lies where a recording shall be.
+enum There {
+    /// Nothing.
+    Nothing,
+    /// A recording, whose file it is (behind links).
+    Recording(PathBuf),
+    /// A device such as /dev/null: nothing to protect.
+    Device,
+}
+
+fn what_is_there(path: &Path) -> Result<There, Error> {
     let failed = |source| Error::Open {
         path: path.into(),
         source,
     };
-    let mut options = OpenOptions::new();
-    options.append(true);
     match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(failed(error)),
-        Ok(there) if there.is_dir() => return Err(Error::Directory { path: path.into() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(There::Nothing),
+        Err(error) => Err(failed(error)),
+        Ok(there) if there.is_dir() => Err(Error::Directory { path: path.into() }),
         Ok(there) if there.is_file() => {
             let mut start = Vec::new();
             File::open(path)
@@ -469,15 +481,44 @@ fn create_file(path: &Path) -> Result<File, Error> {
             if !MAGIC.starts_with(&start) {
                 return Err(Error::WouldOverwrite { path: path.into() });
             }
-            // Removed and not emptied: who replays the old recording keeps it. Through links, to the file itself.
-            let target = fs::canonicalize(path).map_err(failed)?;
-            fs::remove_file(&target).map_err(failed)?;
-            return options.create_new(true).open(&target).map_err(failed);
+            fs::canonicalize(path).map(There::Recording).map_err(failed)
         }
-        // A device such as /dev/null: nothing to protect.
-        Ok(_) => return options.open(path).map_err(failed),
+        Ok(_) => Ok(There::Device),
     }
-    options.create_new(true).open(path).map_err(failed)
+}
+
+/// Whether [`Writer::create`] would refuse to replace what is there, found out without touching it.
+pub fn check_place(path: &Path) -> Result<(), Error> {
+    let there = what_is_there(path)?;
+    let parent = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    match fs::metadata(parent) {
+        Err(source) if matches!(there, There::Nothing) => Err(Error::Open {
+            path: path.into(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn create_file(path: &Path) -> Result<File, Error> {
+    let failed = |source| Error::Open {
+        path: path.into(),
+        source,
+    };
+    let mut options = OpenOptions::new();
+    options.append(true);
+    match what_is_there(path)? {
+        There::Nothing => options.create_new(true).open(path).map_err(failed),
+        There::Recording(target) => {
+            // Removed and not emptied: who replays the old recording keeps it. Through links, to the file itself.
+            fs::remove_file(&target).map_err(failed)?;
+            options.create_new(true).open(&target).map_err(failed)
+        }
+        There::Device => options.open(path).map_err(failed),
+    }
 }
 
 #[cfg(test)]

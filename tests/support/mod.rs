@@ -6,6 +6,7 @@
 // Every test program takes what it needs of this.
 #![allow(dead_code)]
 
+pub mod phases;
 pub mod recording;
 pub mod vmlinux;
 
@@ -169,9 +170,11 @@ fn build_guest(name: &str) -> PathBuf {
     let directory = scratch(&format!("guest-{name}"));
     let frame = format!(
         "#![no_std]\n#![no_main]\n\
-         core::arch::global_asm!(include_str!({:?}), include_str!({:?}), options(att_syntax, raw));\n\
+         core::arch::global_asm!(include_str!({:?}), include_str!({:?}), include_str!({:?}), \
+         options(att_syntax, raw));\n\
          #[panic_handler]\nfn panic(_: &core::panic::PanicInfo) -> ! {{ loop {{}} }}\n",
         sources.join("start.s"),
+        sources.join("long.s"),
         sources.join(format!("{name}.s")),
     );
     let main = directory.join("main.rs");

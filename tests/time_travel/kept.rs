@@ -36,7 +36,7 @@ fn open(recording: &Arc<Recording>) -> Timeline {
 
 /// Every checkpoint that the cache has is the state at its tick, and running from it to the next digest gives that.
 /// How many there are.
-fn check_cache(recording: &Arc<Recording>) -> usize {
+pub fn check_cache(recording: &Arc<Recording>) -> usize {
     let options = CacheOptions::beside();
     let opened = cache::open(&options, recording.path(), recording.config()).unwrap();
     let store = Arc::new(opened.store);
@@ -76,7 +76,7 @@ fn check_cache(recording: &Arc<Recording>) -> usize {
 }
 
 /// Nothing has to be run through again, and what is seen is right.
-fn check_known(recording: &Arc<Recording>) {
+pub fn check_known(recording: &Arc<Recording>) {
     let mut timeline = open(recording);
     assert_eq!(timeline.take_notes(), [""; 0]);
     finish(&timeline);

@@ -12,6 +12,7 @@ mod distances;
 mod events;
 mod interrupts;
 mod kept;
+mod middle;
 mod questions;
 mod scan;
 mod search;

@@ -1,16 +1,19 @@
 //! Questions about all of history (last-write, writes, first-exec, hits) against a forward scan without checkpoints,
 //! summaries and threads.
 
+use std::sync::Arc;
+
 use retrovisor::replay::Replayer;
 use retrovisor::tick::Tick;
 use retrovisor::timeline::Timeline;
 use retrovisor::timeline::api::{
     Debuggee, FOUND_BYTES_MAX, Found, Question, StopReason, Stops, Want, WatchKind,
 };
+use retrovisor::trace::Recording;
 
 use crate::events::exception_entered;
 use crate::scan::{self, Hit};
-use crate::support::recording::{Recorded, plain, record_guest, run_to};
+use crate::support::recording::{plain, record_guest, run_to};
 use crate::support::skip;
 use crate::{GUESTS, NEVER, linux, random, random_stops, seek, watchable};
 
@@ -169,8 +172,8 @@ fn questions_about_small_guests_are_answered_as_a_forward_scan_does() {
 }
 
 /// Stretches of the Debian boot; returns how many hits were compared.
-fn ask_about_linux(
-    recorded: &Recorded,
+pub fn ask_about_linux(
+    recording: &Arc<Recording>,
     timeline: &mut Timeline,
     (start, until): (Tick, Tick),
     random: &mut fastrand::Rng,
@@ -184,12 +187,12 @@ fn ask_about_linux(
     let mut compared = 0;
     for kinds in [(2, 0), (0, 1), (0, 1)] {
         let stops = random_stops(random, &instructions, &data, kinds.0, kinds.1);
-        let mut replayer = plain(&recorded.recording);
+        let mut replayer = plain(recording);
         run_to(&mut replayer, start);
         let mut hits = scan::by_running(&mut replayer, &stops, until);
         hits.truncate(2_000);
         let until = hits.get(1_999).map_or(until, |hit| hit.before + 1);
-        let mut replayer = plain(&recorded.recording);
+        let mut replayer = plain(recording);
         let all = tell(&mut replayer, &stops, &hits);
         compared += all.len();
         compare(timeline, &stops, (start, until), &all, random);
@@ -214,7 +217,7 @@ fn questions_about_linux_are_answered_as_a_forward_scan_does() {
     // Early, where a plain replay is soon, and anywhere.
     for start in [random.u64(0..end / 8), random.u64(end / 8..end - TICKS)] {
         let range = (start, start + TICKS);
-        compared += ask_about_linux(recorded, &mut timeline, range, &mut random);
+        compared += ask_about_linux(&recorded.recording, &mut timeline, range, &mut random);
     }
     assert!(compared > 10, "only {compared} hits");
 }

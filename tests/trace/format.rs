@@ -4,12 +4,15 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use retrovisor::trace::{Digest, Error, Event, Recording, TRACE_VERSION, What};
+use retrovisor::trace::{
+    Digest, Error, Event, MachineConfig, PAGE_LINES, PageHash, PageList, Recording, Stand,
+    TRACE_VERSION, TRACE_VERSION_UNTIMED, What,
+};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::sample::{
     FRAME_HEADER_BYTES, PREFIX_BYTES, Scratch, config, end, frame_offsets, mend, one_line,
-    read_all, read_ram, record, sample_ram, u32_at,
+    read_all, read_ram, record, record_as, sample_ram, u32_at,
 };
 
 #[test]
@@ -131,14 +134,84 @@ fn format_sample() -> Vec<Event> {
         .collect()
 }
 
-#[test]
-fn a_change_of_the_format_needs_a_new_version() {
-    let scratch = Scratch::new("schema");
-    let path = scratch.file("a.rvr");
-    record(&path, &sample_ram(), &format_sample(), 15);
-    let file = fs::read(&path).expect("the file");
+/// The configuration of a recording that has no ticks yet.
+fn untimed_config() -> MachineConfig {
+    MachineConfig {
+        untimed: true,
+        ..config()
+    }
+}
+
+/// A list of one page.
+fn by_line_rows(page: &PageHash) -> Box<[u8]> {
+    let list = PageList {
+        state: Vec::new(),
+        pages: vec![*page],
+        lines: vec![[5; PAGE_LINES]],
+    };
+    list.encode().remove(0)
+}
+
+/// The kinds of event that only recordings without ticks have, among others.
+fn untimed_sample() -> Vec<Event> {
+    let stand = Stand {
+        rip: 0xffff_ffff_8100_0000,
+        linear: 0x1234,
+        flags: 0x202,
+        general: std::array::from_fn(|n| 1 << n << 40),
+        vector: 0x1234_5678_9abc_def0,
+        elapsed_ns: 4_000_000,
+    };
+    let page = |page| PageHash {
+        page,
+        whole: u64::from(page) << 32,
+        unmarked: !u64::from(page),
+    };
+    let whole = PageList {
+        state: vec![7; 100],
+        pages: (0..100).map(page).collect(),
+        lines: Vec::new(),
+    };
+    let by_line = PageList {
+        state: Vec::new(),
+        pages: vec![page(3), page(70_000)],
+        lines: vec![[9; PAGE_LINES], std::array::from_fn(|n| n as u8)],
+    };
+    let lists = [whole, by_line].into_iter().flat_map(|list| list.encode());
+    // A list that goes on in the next event.
+    let mut begun = by_line_rows(&page(1));
+    begun[0] |= 1;
+    let lists = lists.chain([begun, by_line_rows(&page(2))]);
+    let pages = lists.map(|bytes| What::Pages { bytes });
+    let mut whats = vec![
+        What::PioRead {
+            port: 0x3fd,
+            size: 1,
+            value: 0x60,
+        },
+        What::Check {
+            registers: 0xdead_beef,
+        },
+        What::Stand(Box::new(stand)),
+        What::Clock {
+            tsc_offset: 123_456_789,
+        },
+        What::Interrupt { vector: 0x20 },
+    ];
+    whats.extend(pages);
+    whats.push(What::Check { registers: 1 });
+    let ticks = (0..).map(|n| n / 3);
+    ticks
+        .zip(whats)
+        .map(|(tick, what)| Event { tick, cpu: 0, what })
+        .collect()
+}
+
+/// A hash of what the bytes of a file mean: payloads as they are before compression. How well zstd does is no part of
+/// the format.
+fn meaning(path: &Path) -> String {
+    let file = fs::read(path).expect("the file");
     let offsets = frame_offsets(&file);
-    // Payloads as they are before compression: how well zstd does is no part of the format.
     let mut meaning = file[..offsets[0]].to_vec();
     for offset in offsets {
         let header = &file[offset..offset + FRAME_HEADER_BYTES];
@@ -149,37 +222,67 @@ fn a_change_of_the_format_needs_a_new_version() {
             &zstd::bulk::decompress(stored, u32_at(header, 16) as usize).expect("zstd"),
         );
     }
+    format!("{:016x}", xxh3_64(&meaning))
+}
+
+#[test]
+fn a_change_of_the_format_needs_a_new_version() {
+    let scratch = Scratch::new("schema");
+    let path = scratch.file("a.rvr");
+    record(&path, &sample_ram(), &format_sample(), 15);
     assert_eq!(
-        (TRACE_VERSION, format!("{:016x}", xxh3_64(&meaning))),
+        (TRACE_VERSION, meaning(&path)),
         (1, "7ef490262b596516".into()),
         "the bytes of a recording mean something else than before: make TRACE_VERSION one higher, keep reading the \
          old files in tests/formats or refuse them by name, and pin the new hash"
+    );
+    record_as(
+        &untimed_config(),
+        &path,
+        &sample_ram(),
+        &untimed_sample(),
+        4,
+    );
+    assert_eq!(
+        (TRACE_VERSION_UNTIMED, meaning(&path)),
+        (2, "38217cd7aadc8c8c".into()),
+        "the same for recordings without ticks and TRACE_VERSION_UNTIMED"
     );
 }
 
 #[test]
 fn recordings_of_every_version_still_open() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats");
-    let newest = folder.join(format!("v{TRACE_VERSION}.rvr"));
-    if !newest.exists() {
-        record(&newest, &sample_ram()[..4], &format_sample(), 15);
-        panic!(
-            "{} was missing and has been made: keep it",
-            newest.display()
-        );
+    for (version, config, sample) in [
+        (TRACE_VERSION, config(), format_sample()),
+        (TRACE_VERSION_UNTIMED, untimed_config(), untimed_sample()),
+    ] {
+        let newest = folder.join(format!("v{version}.rvr"));
+        if !newest.exists() {
+            record_as(&config, &newest, &sample_ram()[..4], &sample, 15);
+            panic!(
+                "{} was missing and has been made: keep it",
+                newest.display()
+            );
+        }
     }
-    let mut seen = 0;
+    let mut seen = [0, 0];
     for entry in fs::read_dir(folder).expect("the folder") {
         let path = entry.expect("an entry").path();
         let recording = Arc::new(Recording::open(&path).unwrap_or_else(|error| panic!("{error}")));
-        assert_eq!(recording.config(), &config(), "{}", path.display());
+        let untimed = recording.config().untimed;
+        let (config, sample) = match untimed {
+            false => (config(), format_sample()),
+            true => (untimed_config(), untimed_sample()),
+        };
+        assert_eq!(recording.config(), &config, "{}", path.display());
         assert_eq!(recording.torn(), None);
         let (events, error) = read_all(&recording);
         assert!(error.is_none(), "{error:?}");
-        assert_eq!(events, format_sample());
+        assert_eq!(events, sample);
         assert_eq!(recording.end(), Some(&end(events[events.len() - 1].tick)));
         assert_eq!(read_ram(&recording).expect("RAM"), sample_ram()[1..4]);
-        seen += 1;
+        seen[usize::from(untimed)] += 1;
     }
-    assert!(seen >= 1);
+    assert!(seen[0] >= 1 && seen[1] >= 1);
 }

@@ -10,7 +10,8 @@ use std::fs;
 use std::sync::Arc;
 
 use retrovisor::trace::{
-    Error, Event, KINDS, MachineConfig, PAGE_BYTES, Recording, TRACE_VERSION, What, Writer, limits,
+    Error, Event, KINDS, MachineConfig, PAGE_BYTES, Recording, Start, TRACE_VERSION, What, Writer,
+    limits,
 };
 
 use sample::{
@@ -137,7 +138,7 @@ fn a_long_transfer_becomes_several_events_with_all_bytes() {
     let scratch = Scratch::new("long-dma");
     let path = scratch.file("a.rvr");
     let bytes = Random(9).bytes(limits::BLOB_BYTES_MAX * 2 + 5);
-    let mut writer = start(&path, &[]);
+    let mut writer = start(&path, &config(), &[]);
     writer
         .push(&Event {
             tick: 7,
@@ -241,14 +242,24 @@ fn only_recordings_are_replaced() {
         Writer::create(scratch.file("no/where"), &config()),
         Err(Error::Open { .. })
     ));
-    let impossible = MachineConfig {
+    let none = MachineConfig {
         cpus: 0,
         ..config()
     };
-    assert!(matches!(
-        Writer::create(&path, &impossible),
-        Err(Error::Misuse { .. })
-    ));
+    let start = Start {
+        task_priority: 16,
+        ..Start::default()
+    };
+    let priority = MachineConfig {
+        start: Some(start),
+        ..config()
+    };
+    for impossible in [none, priority] {
+        assert!(matches!(
+            Writer::create(&path, &impossible),
+            Err(Error::Misuse { .. })
+        ));
+    }
     assert!(Recording::open(&path).is_ok(), "the old recording is lost");
 }
 
@@ -258,7 +269,7 @@ fn a_recorder_that_is_killed_leaves_what_it_flushed() {
     let path = scratch.file("a.rvr");
     let events = random_events(&mut Random(51), 500);
     let last = events[499].tick;
-    let mut writer = start(&path, &[]);
+    let mut writer = start(&path, &config(), &[]);
     for event in &events {
         writer.push(event).expect("pushed");
     }

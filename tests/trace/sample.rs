@@ -93,6 +93,7 @@ pub fn config() -> MachineConfig {
         digest_distance_ticks: 1 << 22,
         ns_per_tick: 8,
         untimed: false,
+        start: None,
     }
 }
 
@@ -179,7 +180,8 @@ pub fn random_what(random: &mut Random) -> What {
         Kind::Stand => What::Stand(Box::new(Stand {
             rip: random.any(),
             linear: random.any(),
-            general: random.any(),
+            flags: random.any(),
+            general: std::array::from_fn(|_| random.any()),
             vector: random.any(),
             elapsed_ns: random.any(),
         })),
@@ -224,8 +226,8 @@ pub fn sample_ram() -> Vec<(u64, Page)> {
     pages
 }
 
-pub fn start(path: &Path, ram: &[(u64, Page)]) -> Writer {
-    let mut writer = Writer::create(path, &config()).expect("created");
+pub fn start(path: &Path, config: &MachineConfig, ram: &[(u64, Page)]) -> Writer {
+    let mut writer = Writer::create(path, config).expect("created");
     let page = |number: u64| {
         &ram.iter()
             .find(|page| page.0 == number)
@@ -243,7 +245,18 @@ pub fn start(path: &Path, ram: &[(u64, Page)]) -> Writer {
 
 /// Writes `events`, flushing after every `flush` of them.
 pub fn record(path: &Path, ram: &[(u64, Page)], events: &[Event], flush: usize) {
-    let mut writer = start(path, ram);
+    record_as(&config(), path, ram, events, flush);
+}
+
+/// The same with another configuration.
+pub fn record_as(
+    config: &MachineConfig,
+    path: &Path,
+    ram: &[(u64, Page)],
+    events: &[Event],
+    flush: usize,
+) {
+    let mut writer = start(path, config, ram);
     for (index, event) in events.iter().enumerate() {
         writer.push(event).expect("pushed");
         if index % flush == flush - 1 {

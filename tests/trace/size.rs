@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use retrovisor::trace::{Digest, Event, Recording, What};
 
-use crate::sample::{Random, Scratch, end, start};
+use crate::sample::{Random, Scratch, config, end, start};
 
 /// Something like the boot of a Linux kernel with a serial console: what dominates its log, with the
 /// irregularity that a real one has.
@@ -205,7 +205,7 @@ fn irregular_events(count: usize) -> Vec<Event> {
 fn bytes_per_event(name: &str, events: &[Event]) -> f64 {
     let scratch = Scratch::new(name);
     let path = scratch.file("a.rvr");
-    let mut writer = start(&path, &[]);
+    let mut writer = start(&path, &config(), &[]);
     let began = Instant::now();
     for (index, event) in events.iter().enumerate() {
         writer.push(event).expect("pushed");

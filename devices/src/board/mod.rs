@@ -23,7 +23,7 @@ use crate::pic::{Pic, PicState};
 use crate::pit::{Pit, PitState};
 use crate::reset::{Reset, ResetState};
 use crate::rtc::{Rtc, RtcState};
-use crate::serial::{Serial, SerialState};
+use crate::serial::{ConsoleTap, Serial, SerialState};
 
 const IA32_APIC_BASE: u32 = 0x1b;
 const IA32_TSC_DEADLINE: u32 = 0x6e0;
@@ -351,6 +351,11 @@ impl Board {
     /// Bytes that the guest has sent over COM1 since the last call.
     pub fn console_output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.out.console)
+    }
+
+    /// Follows COM1 from here on without the board.
+    pub fn console_tap(&self) -> ConsoleTap {
+        self.serial.tap()
     }
 
     /// Bytes arrive at COM1: how many it took. The rest should be offered again later.

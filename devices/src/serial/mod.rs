@@ -94,6 +94,11 @@ impl Serial {
         taken
     }
 
+    /// A tap that follows the port's writes from here on.
+    pub fn tap(&self) -> ConsoleTap {
+        ConsoleTap::resume(self.s.lcr & LCR_DLAB != 0, self.looped())
+    }
+
     fn looped(&self) -> bool {
         self.s.mcr & MCR_LOOP != 0
     }

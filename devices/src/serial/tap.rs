@@ -36,6 +36,21 @@ impl ConsoleTap {
         ConsoleTap::default()
     }
 
+    /// A tap on a board that has been running: LCR.DLAB and MCR loopback as they are there.
+    pub fn resume(dlab: bool, looped: bool) -> ConsoleTap {
+        ConsoleTap { dlab, looped }
+    }
+
+    /// LCR.DLAB: what goes to the data register is the divisor.
+    pub fn dlab(&self) -> bool {
+        self.dlab
+    }
+
+    /// MCR loopback: what is sent comes back to the receiver.
+    pub fn looped(&self) -> bool {
+        self.looped
+    }
+
     /// The guest wrote `value` of `size` bytes to `port`. The ISA bus splits what is wider than a byte into
     /// ascending ports, exactly as the board does.
     pub fn write(&mut self, port: u16, size: u8, value: u32) -> TapBytes {

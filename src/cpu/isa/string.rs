@@ -295,6 +295,54 @@ impl StringOperation for Scas {
     }
 }
 
+/// A repeated string instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repeated {
+    /// The bits of RCX that count: as many as the address size has.
+    pub counts: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// INS or OUTS.
+    pub accesses_ports: bool,
+}
+
+impl Cpu {
+    /// What stands at RIP, if it is a repeated string instruction that is in memory now.
+    pub fn repeated(&self) -> Option<Repeated> {
+        let linear = self.linear_rip();
+        let mut repeats = false;
+        let mut other_address_size = false;
+        // Prefixes in any order, and the opcode; no more than an instruction has bytes.
+        for n in 0..15 {
+            let mut byte = [0];
+            let at = self.probe(linear.wrapping_add(n))?;
+            if self.memory.read(at, &mut byte) == 0 {
+                return None;
+            }
+            match byte[0] {
+                0xf2 | 0xf3 => repeats = true,
+                0x67 => other_address_size = true,
+                0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x66 | 0xf0 => {}
+                0x40..=0x4f if self.mode == Mode::Bits64 => {}
+                // INS, OUTS; MOVS, CMPS; STOS, LODS, SCAS.
+                opcode @ (0x6c..=0x6f | 0xa4..=0xa7 | 0xaa..=0xaf) if repeats => {
+                    return Some(Repeated {
+                        counts: match (self.mode, other_address_size) {
+                            (Mode::Bits64, false) => u64::MAX,
+                            (Mode::Bits32, true) | (Mode::Bits16, false) => 0xffff,
+                            _ => 0xffff_ffff,
+                        },
+                        bytes: n + 1,
+                        accesses_ports: opcode < 0x70,
+                    });
+                }
+                _ => return None,
+            }
+        }
+        None
+    }
+}
+
 fn once<O: StringOperation, W: Width>(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     O::iterate::<W>(cpu, op)
 }

@@ -19,6 +19,7 @@ pub fn lower(context: &Context, op: &mut Op) -> Option<Lowered> {
     match insn.mnemonic() {
         Mnemonic::Mov => move_special(context),
         Mnemonic::Cpuid => straight(cpuid),
+        Mnemonic::Rdtsc if context.features.hidden_tsc => alone(rdtsc_hidden),
         Mnemonic::Rdtsc => straight(rdtsc),
         Mnemonic::Rdtscp => straight(rdtscp),
         Mnemonic::Rdpid => straight(rdpid),
@@ -414,6 +415,14 @@ fn read_clock(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
 
 fn rdtsc(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {
     read_clock(cpu, op)
+}
+
+/// Where CPUID hides the counter, its values may be no function of the tick: the world is asked by itself.
+fn rdtsc_hidden(cpu: &mut Cpu, op: &Op) -> Result<Flow, Abort> {
+    read_clock(cpu, op)?;
+    cpu.attention = true;
+    cpu.advance(op);
+    Ok(Flow::Attention)
 }
 
 fn rdtscp(cpu: &mut Cpu, op: &Op) -> Result<(), Abort> {

@@ -188,6 +188,11 @@ impl Tlb {
         self.noted.replace(FxHashMap::default())
     }
 
+    /// Notes no stores any more.
+    pub fn drop_stored(&mut self) {
+        self.noted = None;
+    }
+
     fn put_away(noted: &mut Option<FxHashMap<u64, u64>>, stored: &mut Stored) {
         if stored.lines != 0
             && let Some(noted) = noted

@@ -46,9 +46,4 @@ impl HostClock {
         self.since = Instant::now();
         answer
     }
-
-    /// How much slower guest time passes.
-    pub fn slowdown(&self) -> u32 {
-        self.slowdown
-    }
 }

@@ -19,15 +19,16 @@ const FLUSH_PERIOD: Duration = Duration::from_millis(200);
 pub struct Journal {
     /// The devices.
     pub live: Live,
-    writer: Writer,
+    /// `None`: the run is not recorded.
+    writer: Option<Writer>,
     accesses: u64,
     failure: Option<Error>,
     flushed: Instant,
 }
 
 impl Journal {
-    /// Writes into a file that already has RAM and state.
-    pub fn new(live: Live, writer: Writer) -> Journal {
+    /// Writes into a file that already has RAM and state; or nothing at all.
+    pub fn new(live: Live, writer: Option<Writer>) -> Journal {
         Journal {
             live,
             writer,
@@ -37,7 +38,15 @@ impl Journal {
         }
     }
 
+    /// Whether anything is written.
+    pub fn records(&self) -> bool {
+        self.writer.is_some()
+    }
+
     fn push(&mut self, what: What) {
+        let Some(writer) = &mut self.writer else {
+            return;
+        };
         if self.failure.is_some() {
             return;
         }
@@ -46,7 +55,7 @@ impl Journal {
             cpu: 0,
             what,
         };
-        if let Err(error) = self.writer.push(&event) {
+        if let Err(error) = writer.push(&event) {
             self.fail(error);
         }
     }
@@ -94,6 +103,14 @@ impl Journal {
         self.push(what);
     }
 
+    /// Something that is not the guest wrote to RAM here.
+    pub fn written(&mut self, gpa: u64, bytes: &[u8]) {
+        self.push(What::Dma {
+            gpa,
+            bytes: bytes.into(),
+        });
+    }
+
     /// What RAM and processor are like here.
     pub fn pages(&mut self, list: &PageList) {
         for bytes in list.encode() {
@@ -118,26 +135,32 @@ impl Journal {
         }
         self.flushed = Instant::now();
         if self.failure.is_none()
-            && let Err(error) = self.writer.flush(self.accesses)
+            && let Some(writer) = &mut self.writer
+            && let Err(error) = writer.flush(self.accesses)
         {
             self.fail(error);
         }
         true
     }
 
-    /// Bytes in the file.
-    pub fn bytes(&self) -> u64 {
-        self.writer.bytes()
+    /// The live world, of a run that is not recorded.
+    pub fn into_live(self) -> Live {
+        self.live
     }
 
-    /// Writes the end. Gives the first failure to write, if there was one.
+    /// Bytes in the file.
+    pub fn bytes(&self) -> u64 {
+        self.writer.as_ref().map_or(0, Writer::bytes)
+    }
+
+    /// Writes the end, and gives the live world back. Or the first failure to write, if there was one.
     pub fn finish(
-        mut self,
+        self,
         reason: EndReason,
         guest_ns: u64,
         wall_ms: u64,
         statistics: BTreeMap<String, u64>,
-    ) -> Result<(), Error> {
+    ) -> Result<Live, Error> {
         let end = End {
             tick: self.accesses,
             reason,
@@ -145,8 +168,8 @@ impl Journal {
             wall_ms,
             statistics,
         };
-        let finished = self.writer.finish(&end);
-        self.failure.map_or(finished, Err)
+        let finished = self.writer.map_or(Ok(()), |mut writer| writer.finish(&end));
+        self.failure.map_or(finished, Err).map(|()| self.live)
     }
 }
 

@@ -6,6 +6,8 @@
 //! vm        the virtual machine, its exits            convert   the processor's state, both ways
 //! journal   what is written                           clock     guest time
 //! kick      a timer that makes it leave the guest     ioctl     what kvm-ioctls does not have
+//! probe     what this host's KVM does not do         entries   SYSCALL and INT n where it does not
+//! replaced  RDTSC in the kernel's text
 //! ```
 //!
 //! What is synchronous needs its order only. What comes by itself (an interrupt) is written with the state at which it
@@ -13,10 +15,13 @@
 
 mod clock;
 mod convert;
+mod entries;
 mod error;
 mod ioctl;
 mod journal;
 mod kick;
+mod probe;
+mod replaced;
 mod session;
 mod vm;
 
@@ -24,19 +29,22 @@ pub use error::KvmError;
 
 use super::console::Console;
 use super::emulated::{self, Plan};
+use super::handover::Handover;
+use super::live::Live;
 use crate::cpu::cpuid::CpuModel;
-use crate::cpu::state::{State, gpr, seg};
-use crate::machine::{Machine, STATE_VERSION};
-use crate::memory::Memory;
-use crate::tick::{GuestNs, NS_PER_TICK};
-use crate::trace::{Accel, EndReason, Writer};
+use crate::cpu::state::efer;
+use crate::machine::{Code, Machine, STATE_VERSION};
+use crate::tick::{GuestNs, Tick};
+use crate::trace::{Accel, EndReason, MachineConfig, Writer};
 use clock::HostClock;
+use entries::Made;
 use journal::Journal;
+use replaced::{Replaced, Wanted};
 use session::Session;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use vm::{Left, Vm};
+use vm::Vm;
 
 /// How a recording under KVM went.
 #[derive(Clone, Debug)]
@@ -56,7 +64,15 @@ pub struct Host {
     kvm: kvm_ioctls::Kvm,
     slowdown: u32,
     list_period: Duration,
+    /// What programs do not get without our help.
+    made: Made,
+    /// Which instructions of its kernel's text a guest's kernel may not execute itself.
+    wanted: Wanted,
+    find_code: Option<Box<FindCode>>,
 }
+
+/// Tells where the functions of the kernel in a machine are.
+type FindCode = dyn Fn(&Machine) -> Vec<Code>;
 
 /// Hashes of changed pages are taken this often at accesses; where something arrives by itself, always.
 const LIST_PERIOD: Duration = Duration::from_millis(10);
@@ -65,11 +81,21 @@ impl Host {
     /// Opens KVM and looks how fast it is.
     pub fn open() -> Result<Host, KvmError> {
         let kvm = vm::open()?;
-        let slowdown = measure_slowdown(&kvm)?;
+        let slowdown = probe::slowdown(&kvm)?;
+        let cpuid = !probe::keeps_cpuid(&kvm)?;
         Ok(Host {
-            kvm,
             slowdown,
             list_period: LIST_PERIOD,
+            made: Made {
+                calls: !probe::makes_entries(&kvm)?,
+                cpuid,
+            },
+            wanted: Wanted {
+                fxsave: !probe::fxsave_is_exact(&kvm)?,
+                cpuid,
+            },
+            find_code: None,
+            kvm,
         })
     }
 
@@ -77,6 +103,33 @@ impl Host {
     /// itself, which is less overhead, and more to try when ticks are found.
     pub fn set_list_period(&mut self, period: Duration) {
         self.list_period = period;
+    }
+
+    /// Whoever knows where the kernel's functions are when recording begins: RDTSC is recorded there.
+    pub fn set_code(&mut self, find: impl Fn(&Machine) -> Vec<Code> + 'static) {
+        self.find_code = Some(Box::new(find));
+    }
+
+    /// The places of RDTSC in a machine's kernel.
+    fn replaced(&self, machine: &Machine) -> Replaced {
+        let Some(find) = &self.find_code else {
+            return Replaced::default();
+        };
+        let code = find(machine);
+        let long = machine.cpu.state.efer & efer::LMA != 0;
+        let replaced = Replaced::find(&machine.cpu.memory, self.wanted, &code, long);
+        log::info!(
+            "KVM: {} instructions in {} functions of the kernel are executed by the engine, reads of the time-stamp \
+             counter among them",
+            replaced.len(),
+            code.len()
+        );
+        replaced
+    }
+
+    /// The processor of a plan that is the same in the engine and here.
+    pub fn model(&self, plan: &Plan) -> Result<CpuModel, KvmError> {
+        vm::common_model(&self.kvm, &CpuModel::new(plan.cpu))
     }
 
     /// In one line, how the guest's clocks work here.
@@ -98,35 +151,6 @@ impl Host {
     }
 }
 
-/// Nanoseconds an instruction above which guest time is slowed down.
-const NS_PER_INSTRUCTION: u64 = NS_PER_TICK;
-/// Iterations of the loop that is timed.
-const MEASURED: u64 = 4000;
-
-/// Runs a small loop in the privileged mode and times it.
-fn measure_slowdown(kvm: &kvm_ioctls::Kvm) -> Result<u32, KvmError> {
-    let mut memory = Memory::new(1 << 20)?;
-    // loop $; hlt
-    memory.write(0x1000, &[0xe2, 0xfe, 0xf4]);
-    // SAFETY: the machine is dropped before the memory, which nobody else uses.
-    let mut vm = unsafe { Vm::new(kvm, &memory, &vm::common_model(kvm, &CpuModel::native())?)? };
-    let mut state = State::reset();
-    state.seg[seg::CS].selector = 0;
-    state.seg_base[seg::CS] = 0;
-    state.gpr[gpr::RCX] = MEASURED;
-    state.set_rip(0x1000);
-    vm.load(&state, 0)?;
-    let start = Instant::now();
-    vm.kick_in(Duration::from_secs(1));
-    let left = vm.enter()?;
-    if left != Left::Halt {
-        log::warn!("the measuring loop ended by {left:?}");
-    }
-    let ns = start.elapsed().as_nanos() as u64 / MEASURED;
-    drop(vm);
-    Ok((ns / NS_PER_INSTRUCTION).clamp(1, 1000) as u32)
-}
-
 /// Records a run into a file, untimed. `progress` hears guest time and the file's length several times a second. Gives
 /// the machine as it was at the end, too.
 pub fn record(
@@ -136,36 +160,107 @@ pub fn record(
     console: Box<dyn Console>,
     mut progress: impl FnMut(GuestNs, u64),
 ) -> Result<(KvmOutcome, Machine), KvmError> {
-    let model = vm::common_model(&host.kvm, &CpuModel::new(plan.cpu))?;
-    let prepared = emulated::prepare_as(plan, model)?;
-    let mut config = emulated::config(plan, &prepared);
+    let prepared = emulated::prepare_as(plan, host.model(plan)?)?;
+    let config = emulated::config(plan, &prepared);
+    let mut live = Live::new(prepared.board, console, plan.random);
+    live.set_limit(plan.guest_ns_max);
+    let guest = Handover {
+        machine: prepared.machine,
+        live,
+    };
+    let (guest, outcome) = record_phase(host, guest, path, config, &mut progress)?;
+    Ok((outcome, guest.machine))
+}
+
+/// Records a phase of a run into a file, untimed, up to where its live world says that it is over. The machine is at
+/// a settled point, before and after.
+pub(super) fn record_phase(
+    host: &Host,
+    guest: Handover,
+    path: &Path,
+    mut config: MachineConfig,
+    progress: &mut dyn FnMut(GuestNs, u64),
+) -> Result<(Handover, KvmOutcome), KvmError> {
+    let Handover { mut machine, live } = guest;
     config.accel = Accel::Kvm;
     config.untimed = true;
     let mut writer = Writer::create(path, &config)?;
-    let mut machine = prepared.machine;
-    emulated::write_start(&mut writer, &mut machine, STATE_VERSION)?;
-    let live = emulated::live(plan, prepared.board, console);
-    let journal = Journal::new(live, writer);
-    let clock = HostClock::new(host.slowdown);
+    let pages = emulated::write_start(&mut writer, &mut machine, STATE_VERSION)?;
     let started = Instant::now();
-    // SAFETY: the session holds the machine until the virtual one is dropped, and uses its RAM between runs only.
-    let vm = unsafe { Vm::new(&host.kvm, &machine.cpu.memory, machine.cpu.model())? };
-    let mut session = Session::new(vm, machine, journal, clock, host.list_period)?;
-    session.run(&mut progress)?;
-    let (machine, journal, clock, mut statistics) = session.finish()?;
-    let now = clock.now();
-    let guest_ns = journal.live.guest_ns(now);
-    let reason = journal.live.end().cloned().unwrap_or(EndReason::Halted);
+    let mut guest = run_session(host, machine, live, Some(writer), progress)?;
+    for page in pages {
+        guest.machine.cpu.memory.mark_dirty(page as usize);
+    }
+    let guest_ns = guest.journal.live.guest_ns(guest.now);
+    let reason = emulated::end_reason(&guest.journal.live);
     let wall = started.elapsed();
-    statistics.insert("accesses".to_string(), journal.accesses());
-    statistics.insert("guest_slowdown".to_string(), clock.slowdown().into());
+    let mut statistics = guest.statistics;
+    statistics.insert("accesses".to_string(), guest.journal.accesses());
+    statistics.insert("guest_slowdown".to_string(), host.slowdown.into());
     let wall_ms = wall.as_millis() as u64;
-    journal.finish(reason.clone(), guest_ns, wall_ms, statistics.clone())?;
+    let live = guest
+        .journal
+        .finish(reason.clone(), guest_ns, wall_ms, statistics.clone())?;
     let outcome = KvmOutcome {
         reason,
         guest_ns,
         wall,
         statistics,
     };
-    Ok((outcome, machine))
+    let machine = guest.machine;
+    Ok((Handover { machine, live }, outcome))
+}
+
+/// Runs a phase without recording it, likewise.
+pub(super) fn run_phase(
+    host: &Host,
+    guest: Handover,
+    progress: &mut dyn FnMut(GuestNs),
+) -> Result<Handover, KvmError> {
+    let Handover { machine, live } = guest;
+    let guest = run_session(host, machine, live, None, &mut |guest_ns, _| {
+        progress(guest_ns)
+    })?;
+    Ok(Handover {
+        machine: guest.machine,
+        live: guest.journal.into_live(),
+    })
+}
+
+/// What a session leaves behind.
+struct Ran {
+    machine: Machine,
+    journal: Journal,
+    now: Tick,
+    statistics: BTreeMap<String, u64>,
+}
+
+fn run_session(
+    host: &Host,
+    machine: Machine,
+    live: Live,
+    writer: Option<Writer>,
+    progress: &mut dyn FnMut(GuestNs, u64),
+) -> Result<Ran, KvmError> {
+    let journal = Journal::new(live, writer);
+    let clock = HostClock::new(host.slowdown);
+    // SAFETY: the session holds the machine until the virtual one is dropped, and uses its RAM between runs only.
+    let mut vm = unsafe { Vm::new(&host.kvm, &machine.cpu.memory, machine.cpu.model())? };
+    if host.made != Made::default() {
+        vm.make_entries(host.made)?;
+    }
+    let replaced = host.replaced(&machine);
+    let places = replaced.len() as u64;
+    let mut session = Session::new(vm, machine, journal, clock, host.list_period, replaced)?;
+    session.run(progress)?;
+    let (mut machine, journal, clock, mut statistics) = session.finish()?;
+    statistics.insert("replaced_places".to_string(), places);
+    let now = clock.now();
+    machine.cpu.set_tick(now);
+    Ok(Ran {
+        machine,
+        journal,
+        now,
+        statistics,
+    })
 }

@@ -1,17 +1,22 @@
 //! A run under KVM: enters the guest, answers what it asks, delivers what waits, and writes all of it down.
 
+mod execute;
+mod settle;
+
 use super::clock::HostClock;
 use super::convert;
 use super::error::KvmError;
 use super::journal::Journal;
+use super::replaced::Replaced;
 use super::vm::{Left, Vm};
 use crate::cpu::mmu::bus_parts;
-use crate::cpu::state::{activity, seg};
+use crate::cpu::state::{State, activity, seg};
 use crate::cpu::world::{Interrupt, Pending, Wait, World};
 use crate::machine::{Machine, compare};
+use crate::memory::PAGE_BYTES;
 use crate::tick::{GuestNs, Tick};
 use crate::trace::{EndReason, PageHash, PageList, Stand, What};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// Where nothing happens by itself, the guest is stopped for them this often.
@@ -20,6 +25,9 @@ const QUIET_LIST_PERIOD: Duration = Duration::from_millis(200);
 const SLICE: Duration = Duration::from_millis(20);
 /// While an interrupt waits for the guest to take it.
 const WAITING_SLICE: Duration = Duration::from_millis(2);
+
+/// Longer lists have no hashes of lines: whoever wrote so many pages is not in a small loop.
+const LINES_PAGES_MAX: usize = 64;
 
 /// A machine that runs under KVM.
 pub struct Session {
@@ -41,19 +49,34 @@ pub struct Session {
     /// Host time inside of the guest.
     in_guest: Duration,
     counts: BTreeMap<&'static str, u64>,
+    replaced: Replaced,
+    /// All pages that were ever listed.
+    written: BTreeSet<u32>,
 }
 
 impl Session {
     /// A session at the state of `machine`, whose RAM `vm` uses.
     pub fn new(
         mut vm: Vm,
-        machine: Machine,
+        mut machine: Machine,
         mut journal: Journal,
         clock: HostClock,
         list_period: Duration,
+        replaced: Replaced,
     ) -> Result<Session, KvmError> {
+        if replaced.len() > 0 {
+            vm.trap_int3()?;
+            replaced.put_all(&mut machine.cpu.memory);
+        }
         let task_priority = journal.tpr_read(0, 0);
         vm.load(&machine.cpu.state, task_priority)?;
+        vm.follow_handlers(&machine.cpu.memory)?;
+        // Nothing is executed by this, but what KVM says of the processor is of that state.
+        vm.complete()?;
+        if let Some(linear) = journal.live.watch().address() {
+            vm.break_at(linear)?;
+        }
+        let halted = machine.cpu.state.activity == activity::HALTED;
         let now = Instant::now();
         Ok(Session {
             vm,
@@ -61,7 +84,7 @@ impl Session {
             journal,
             clock,
             at_access: true,
-            halted: false,
+            halted,
             shut_down: false,
             placed: now,
             listed: now,
@@ -69,6 +92,8 @@ impl Session {
             task_priority,
             in_guest: Duration::ZERO,
             counts: BTreeMap::new(),
+            replaced,
+            written: BTreeSet::new(),
         })
     }
 
@@ -79,6 +104,11 @@ impl Session {
     /// Runs until the live world says that it is over.
     pub fn run(&mut self, progress: &mut dyn FnMut(GuestNs, u64)) -> Result<(), KvmError> {
         let mut dma = Vec::new();
+        if self.journal.records() && self.vm.is_at_moment(self.machine.cpu.linear_rip()) {
+            // What began at this instruction does not end there at once.
+            self.at_access = false;
+            self.execute_one()?;
+        }
         loop {
             let now = self.clock.now();
             let pending = self.journal.live.poll(now, 0, &mut dma);
@@ -86,10 +116,13 @@ impl Session {
             if self.journal.flush_if_due() {
                 progress(self.journal.live.guest_ns(now), self.journal.bytes());
             }
-            if self.journal.live.end().is_some() {
+            if self.journal.live.is_over() {
                 return self.come_to_rest();
             }
             let waits = self.deliver(pending, now)?;
+            if self.journal.live.is_over() {
+                continue;
+            }
             if self.halted {
                 self.wait(now)?;
                 continue;
@@ -100,11 +133,10 @@ impl Session {
 
     /// Delivers what is pending if the guest can take it now. Gives whether something still waits.
     fn deliver(&mut self, pending: Pending, now: Tick) -> Result<bool, KvmError> {
-        if pending.nmi && self.vm.takes_nmi()? {
+        if pending.nmi && self.takes_nmi()? {
             self.place()?;
             if let Some(Interrupt::Nmi) = self.journal.live.interrupt(now, 0, false) {
                 self.journal.arrival(What::Nmi, now);
-                self.vm.clear_resume_flag()?;
                 self.vm.nmi()?;
                 self.arrived("nmi");
             }
@@ -113,15 +145,13 @@ impl Session {
         if !pending.interrupt {
             return Ok(pending.nmi);
         }
-        let wakes = self.halted && self.vm.interrupts_on();
-        if !wakes && !self.vm.takes_interrupt() {
+        if !self.takes_interrupt()? {
             return Ok(true);
         }
         let at_access = self.at_access;
         self.place()?;
         if let Some(Interrupt::Vector(vector)) = self.journal.live.interrupt(now, 0, true) {
             self.journal.arrival(What::Interrupt { vector }, now);
-            self.vm.clear_resume_flag()?;
             self.vm.interrupt(vector)?;
             self.arrived(if at_access {
                 "interrupts_at_accesses"
@@ -130,6 +160,29 @@ impl Session {
             });
         }
         Ok(false)
+    }
+
+    /// Whether a maskable interrupt would be delivered at once; the processor is settled then.
+    fn takes_interrupt(&mut self) -> Result<bool, KvmError> {
+        for settled in [false, true] {
+            let wakes = self.halted && self.vm.interrupts_on();
+            if self.shut_down || !wakes && !self.vm.takes_interrupt() {
+                return Ok(false);
+            }
+            if !settled {
+                self.settle()?;
+            }
+        }
+        Ok(!self.journal.live.is_over())
+    }
+
+    /// The same for an NMI.
+    fn takes_nmi(&mut self) -> Result<bool, KvmError> {
+        if !self.vm.takes_nmi()? {
+            return Ok(false);
+        }
+        self.settle()?;
+        Ok(!self.shut_down && !self.journal.live.is_over() && self.vm.takes_nmi()?)
     }
 
     fn arrived(&mut self, what: &'static str) {
@@ -142,7 +195,7 @@ impl Session {
     /// Writes down where the processor stands, and what RAM is like there, unless the place is clear anyway. Only where
     /// it is settled.
     fn place(&mut self) -> Result<(), KvmError> {
-        if self.at_access {
+        if self.at_access || !self.journal.records() {
             return Ok(());
         }
         let stand = self.stand()?;
@@ -163,30 +216,47 @@ impl Session {
     fn stand(&mut self) -> Result<Stand, KvmError> {
         let mut state = self.machine.cpu.state;
         self.vm.store(&self.machine.cpu.memory, &mut state)?;
+        Ok(self.stand_of(&state))
+    }
+
+    fn stand_of(&self, state: &State) -> Stand {
         let linear = if state.code64() {
             state.rip()
         } else {
             state.seg_base[seg::CS].wrapping_add(state.rip()) & 0xffff_ffff
         };
-        Ok(Stand {
+        let (general, flags) = compare::general_of(state);
+        Stand {
             rip: state.rip(),
             linear,
-            general: compare::general_hash_of(&state),
-            vector: compare::vector_hash(&state),
+            flags,
+            general,
+            vector: compare::vector_hash(state),
             elapsed_ns: self.placed.elapsed().as_nanos() as u64,
-        })
+        }
     }
 
     /// Writes hashes of what changed in RAM, and the processor's state.
     fn list(&mut self) -> Result<(), KvmError> {
+        if !self.journal.records() {
+            return Ok(());
+        }
         self.count("page_lists");
         let mut pages = self.vm.take_dirty()?;
         pages.extend(self.machine.cpu.take_dirty());
         pages.sort_unstable();
         pages.dedup();
+        self.written.extend(&pages);
         let memory = &self.machine.cpu.memory;
+        // Whoever looks for this state among millions compares lines.
+        let lines = if !self.at_access && pages.len() <= LINES_PAGES_MAX {
+            let lines = |&page: &u32| self.seen(page, compare::line_hashes);
+            pages.iter().map(lines).collect()
+        } else {
+            Vec::new()
+        };
         let hashes = pages.into_iter().map(|page| {
-            let (whole, unmarked) = compare::page_hashes(memory.page(page as usize));
+            let (whole, unmarked) = self.seen(page, compare::page_hashes);
             PageHash {
                 page,
                 whole,
@@ -200,9 +270,21 @@ impl Session {
             self.vm.store(memory, &mut now)?;
             state = bytemuck::bytes_of(&now.canonical()).to_vec();
         }
-        self.journal.pages(&PageList { state, pages });
+        self.journal.pages(&PageList {
+            state,
+            pages,
+            lines,
+        });
         self.listed = Instant::now();
         Ok(())
+    }
+
+    /// Looks at a page as the guest sees it.
+    fn seen<T>(&self, page: u32, look: impl Fn(&[u8; PAGE_BYTES]) -> T) -> T {
+        let memory = &self.machine.cpu.memory;
+        let there = memory.page(page as usize);
+        let gpa = memory.page_address(page as usize);
+        look(self.replaced.page(gpa, there).as_deref().unwrap_or(there))
     }
 
     /// The guest has halted: waits for what wakes it.
@@ -211,7 +293,7 @@ impl Session {
         let live = &mut self.journal.live;
         let wait = self.clock.stopped(|| live.wait(now, 0, interruptible));
         // A deadline that is due is looked at again by the loop.
-        if wait == Wait::Ended && self.journal.live.end().is_none() {
+        if wait == Wait::Ended && !self.journal.live.is_over() {
             self.journal.live.finish(EndReason::Halted);
         }
         Ok(())
@@ -233,6 +315,9 @@ impl Session {
         let entered = Instant::now();
         let left = self.vm.enter()?;
         self.in_guest += entered.elapsed();
+        if left != Left::Breakpoint {
+            self.vm.follow_handlers(&self.machine.cpu.memory)?;
+        }
         self.handle(left)
     }
 
@@ -259,6 +344,7 @@ impl Session {
         if self.journal.accesses() == before {
             return Ok(());
         }
+        self.leave_finished_repeat(true)?;
         let regs = self.vm.regs()?;
         let hash = compare::general_hash(&convert::general(&regs), regs.rip, regs.rflags);
         self.journal.check(hash);
@@ -326,6 +412,9 @@ impl Session {
                     .cpu
                     .access_msr(&mut self.journal, now, msr, Some(value));
                 self.vm.answer_msr(taken);
+                if taken.is_some() {
+                    self.vm.keep_msr(msr, value);
+                }
             }
             other => return self.answer_without_data(other).map(|()| false),
         }
@@ -356,6 +445,7 @@ impl Session {
                 if self.listed.elapsed() >= QUIET_LIST_PERIOD.max(self.list_period)
                     && self.vm.is_settled()?
                 {
+                    self.leave_finished_repeat(false)?;
                     self.place()?;
                     self.placed = Instant::now();
                 }
@@ -367,6 +457,7 @@ impl Session {
             }
             Left::TaskPriority => Ok(()),
             Left::NotEmulated => self.execute_one(),
+            Left::Breakpoint => self.at_breakpoint(),
             other => {
                 self.journal
                     .live
@@ -386,37 +477,6 @@ impl Session {
         }
     }
 
-    /// An instruction that KVM cannot execute is executed by the engine, on the processor's state.
-    fn execute_one(&mut self) -> Result<(), KvmError> {
-        self.count("executed_by_the_engine");
-        let now = self.clock.now();
-        let before = self.journal.accesses();
-        let cpu = &mut self.machine.cpu;
-        let mut state = cpu.state;
-        self.vm.store(&cpu.memory, &mut state)?;
-        cpu.state = state;
-        // Whatever was derived from RAM is out of date.
-        cpu.forget_code();
-        cpu.state_changed();
-        cpu.set_tick(now);
-        self.machine.run(&mut self.journal, now + 1, true);
-        match self.machine.cpu.state.activity {
-            activity::SHUTDOWN => {
-                self.shut_down = true;
-                self.at_access = true;
-                return Ok(());
-            }
-            activity::HALTED => {
-                self.machine.cpu.state.activity = activity::RUNNING;
-                self.vm.load(&self.machine.cpu.state, self.task_priority)?;
-                return self.answer_without_data(Left::Halt);
-            }
-            _ => {}
-        }
-        self.vm.load(&self.machine.cpu.state, self.task_priority)?;
-        self.after_access(before)
-    }
-
     /// The run is over: runs on to a point where nothing is half done, and writes what the machine is like there.
     fn come_to_rest(&mut self) -> Result<(), KvmError> {
         while !self.shut_down && !self.vm.is_settled()? {
@@ -426,14 +486,17 @@ impl Session {
             let left = self.vm.enter()?;
             self.handle(left)?;
         }
-        if !self.at_access {
+        if !self.shut_down && !self.at_access {
+            self.leave_finished_repeat(false)?;
+        }
+        if !self.at_access && self.journal.records() {
             let stand = self.stand()?;
             self.journal.stand(stand);
         }
         self.list()
     }
 
-    /// Takes it apart.
+    /// Takes it apart. The machine has the processor's state, and all pages that are not zero are dirty.
     pub fn finish(self) -> Result<(Machine, Journal, HostClock, BTreeMap<String, u64>), KvmError> {
         let Session {
             mut vm,
@@ -442,12 +505,23 @@ impl Session {
             clock,
             counts,
             in_guest,
+            replaced,
+            halted,
+            written,
             ..
         } = self;
         let mut state = machine.cpu.state;
         vm.store(&machine.cpu.memory, &mut state)?;
+        let changed = vm.take_dirty()?;
         drop(vm);
+        for page in changed.into_iter().chain(written) {
+            machine.cpu.memory.mark_dirty(page as usize);
+        }
+        if halted {
+            state.activity = activity::HALTED;
+        }
         machine.cpu.state = state;
+        replaced.give_all_back(&mut machine.cpu.memory);
         machine.cpu.forget_code();
         machine.cpu.state_changed();
         let named = counts.into_iter().map(|(name, n)| (name.to_string(), n));

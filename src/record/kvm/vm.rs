@@ -4,11 +4,13 @@
 //! kicks). CPUID answers from the recording's table; filtered MSRs leave. KVM API, 4.1 to 4.35, 4.97, 5, 7.21, 7.22.
 
 use super::convert;
+use super::entries::{self, Entered, Entries, Made};
 use super::error::{KvmError, call};
 use super::ioctl;
 use super::kick::Kicker;
 use crate::cpu::cpuid::{CpuModel, Leaf};
-use crate::cpu::flags::bits;
+use crate::cpu::debug::dr7;
+use crate::cpu::msr::index::LSTAR;
 use crate::cpu::state::State;
 use crate::memory::{HIGH_RAM, Memory, PAGE_BYTES, PCI_HOLE};
 use kvm_bindings::*;
@@ -19,6 +21,11 @@ use std::time::Duration;
 
 /// Where KVM may put three pages of its own on Intel processors that need them: in the hole, away from all devices.
 const TSS_ADDRESS: usize = 0xfffb_d000;
+
+/// MSR_PLATFORM_INFO and MSR_MISC_FEATURES_ENABLES of KVM, which lets CPUID of ring 3 raise #GP (SDM volume 4).
+const PLATFORM_INFO: u32 = 0xce;
+const CPUID_FAULTING: u64 = 1 << 31;
+const MISC_FEATURES_ENABLES: u32 = 0x140;
 
 /// Why the processor left the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +54,8 @@ pub enum Left {
     TaskPriority,
     /// An instruction that KVM cannot execute.
     NotEmulated,
+    /// An instruction with one of our breakpoints comes next, or an INT3.
+    Breakpoint,
     /// Something that should not be.
     Other(String),
 }
@@ -59,6 +68,12 @@ pub struct Vm {
     vm: VmFd,
     slots: Vec<(u32, u64, usize)>,
     sync: bool,
+    /// Where programs' entries into ring 0 are made by us.
+    entries: Option<Entries>,
+    /// INT3 comes out to us.
+    int3: bool,
+    /// Linear address of an instruction that somebody waits for.
+    moment: Option<u64>,
 }
 
 /// Opens /dev/kvm, or says in one line why that does not go.
@@ -156,8 +171,8 @@ fn cpuid_table(model: &CpuModel) -> Result<CpuId, KvmError> {
     CpuId::from_entries(&entries).map_err(|_| KvmError::Lacks("room for the CPUID table"))
 }
 
-/// Everything but what KVM and the engine treat alike leaves the guest.
-fn filter_msrs(vm: &VmFd) -> Result<(), KvmError> {
+/// Everything but what KVM and the engine treat alike leaves the guest, and one more if asked.
+fn filter_msrs(vm: &VmFd, ours: Option<u32>) -> Result<(), KvmError> {
     let cap = kvm_enable_cap {
         cap: KVM_CAP_X86_USER_SPACE_MSR,
         args: [
@@ -173,7 +188,7 @@ fn filter_msrs(vm: &VmFd) -> Result<(), KvmError> {
     // Two ranges hold all that is let through; a bit is 1 for what is.
     let mut low = [0u8; 0x400 / 8];
     let mut high = [0u8; 0x400 / 8];
-    for msr in convert::shared_msrs() {
+    for msr in convert::shared_msrs().filter(|&msr| Some(msr) != ours) {
         let (map, n) = if msr < 0x400 {
             (&mut low, msr)
         } else {
@@ -196,6 +211,29 @@ fn filter_msrs(vm: &VmFd) -> Result<(), KvmError> {
 }
 
 impl Vm {
+    /// Whether the processor answers CPUID from the table, and not with more features.
+    pub fn keeps_cpuid(&self, model: &CpuModel) -> Result<bool, KvmError> {
+        let there = self
+            .vcpu
+            .get_cpuid2(KVM_MAX_CPUID_ENTRIES)
+            .map_err(call("the CPUID table"))?;
+        // OSXSAVE and OSPKE follow CR4.
+        let dynamic = |leaf: &Leaf, register: usize| match (leaf.leaf, register) {
+            (1, 2) => 1 << 27,
+            (7, 2) => 1 << 4,
+            _ => 0,
+        };
+        let keeps = |leaf: &&Leaf| {
+            let found = there
+                .as_slice()
+                .iter()
+                .find(|e| e.function == leaf.leaf && e.index == leaf.subleaf);
+            let there = found.map_or([0; 4], |e| [e.eax, e.ebx, e.ecx, e.edx]);
+            (0..4).all(|n| (there[n] ^ leaf.registers[n]) & !dynamic(leaf, n) == 0)
+        };
+        Ok(model.leaves.iter().all(|leaf| keeps(&leaf)))
+    }
+
     /// A machine with the RAM of `memory`, which must outlive it, and a processor as `model` says.
     ///
     /// # Safety
@@ -204,7 +242,7 @@ impl Vm {
         let vm = kvm.create_vm().map_err(call("cannot make a machine"))?;
         // Where the host does not need it, it may refuse.
         let _ = vm.set_tss_address(TSS_ADDRESS);
-        filter_msrs(&vm)?;
+        filter_msrs(&vm, None)?;
         let mut slots = Vec::new();
         let low = memory.bytes().min(PCI_HOLE);
         let mut parts = vec![(0, low, 0)];
@@ -244,11 +282,130 @@ impl Vm {
             vm,
             slots,
             sync,
+            entries: None,
+            int3: false,
+            moment: None,
         })
+    }
+
+    /// What KVM does not do for programs is made by us. Before the first [`Vm::load`].
+    pub fn make_entries(&mut self, made: Made) -> Result<(), KvmError> {
+        self.entries = Some(Entries {
+            made,
+            ..Entries::default()
+        });
+        if made.calls {
+            filter_msrs(&self.vm, Some(LSTAR))?;
+        }
+        if made.cpuid {
+            let entry = |index, data| kvm_msr_entry {
+                index,
+                data,
+                ..kvm_msr_entry::default()
+            };
+            let msrs = [
+                entry(PLATFORM_INFO, CPUID_FAULTING),
+                entry(MISC_FEATURES_ENABLES, 1),
+            ];
+            let msrs = Msrs::from_entries(&msrs).map_err(|_| KvmError::Lacks("room for MSRs"))?;
+            let set = self.vcpu.set_msrs(&msrs).map_err(call("CPUID faulting"))?;
+            if set != 2 {
+                return Err(KvmError::Lacks("faulting CPUID, nor hidden features"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets breakpoints follow the guest's handlers, where entries are made by us.
+    pub fn follow_handlers(&mut self, memory: &Memory) -> Result<(), KvmError> {
+        let Some(Entries { made, .. }) = self.entries else {
+            return Ok(());
+        };
+        let failed = call("cannot read the processor's state");
+        let mut state = State::reset();
+        let sregs = self.vcpu.get_sregs().map_err(&failed)?;
+        convert::put_sregs(&sregs, memory, &mut state);
+        self.set_breakpoints(entries::handlers(made, &state, memory))
+    }
+
+    /// INT3 comes out to us. Before the first [`Vm::load`].
+    pub fn trap_int3(&mut self) -> Result<(), KvmError> {
+        self.int3 = true;
+        self.debug()
+    }
+
+    fn set_breakpoints(&mut self, handlers: [u64; 3]) -> Result<(), KvmError> {
+        match &mut self.entries {
+            Some(entries) if entries.handlers != handlers => entries.handlers = handlers,
+            _ => return Ok(()),
+        }
+        self.debug()
+    }
+
+    /// Sets what stops the guest.
+    fn debug(&mut self) -> Result<(), KvmError> {
+        let mut debug = kvm_guest_debug {
+            control: KVM_GUESTDBG_ENABLE,
+            ..kvm_guest_debug::default()
+        };
+        if self.int3 {
+            debug.control |= KVM_GUESTDBG_USE_SW_BP;
+        }
+        let handlers = self.entries.as_ref().map_or([0; 3], |e| e.handlers);
+        let at = handlers
+            .into_iter()
+            .filter(|&at| at != 0)
+            .chain(self.moment);
+        for (n, address) in at.enumerate() {
+            debug.control |= KVM_GUESTDBG_USE_HW_BP;
+            debug.arch.debugreg[n] = address;
+            // Local and global enable; a length and a kind of 0 are an instruction.
+            debug.arch.debugreg[7] |= dr7::FIXED | 3 << (2 * n);
+        }
+        self.vcpu
+            .set_guest_debug(&debug)
+            .map_err(call("no breakpoint can be set in the guest"))
+    }
+
+    /// What the processor came to a breakpoint for; `state` is how it stands there.
+    pub fn entered(&mut self, state: &State, memory: &Memory) -> Entered {
+        match &mut self.entries {
+            Some(entries) => entries.look(state, memory),
+            None => Entered::Rightly,
+        }
+    }
+
+    /// The guest has written IA32_LSTAR, which is kept for it.
+    pub fn keep_msr(&mut self, msr: u32, value: u64) {
+        if let Some(entries) = &mut self.entries
+            && msr == LSTAR
+        {
+            entries.lstar = value;
+        }
+    }
+
+    /// Whether the processor stands between an instruction of a program and the breakpoint that it comes to for it.
+    fn is_half_way(&self) -> bool {
+        let Some(entries) = &self.entries else {
+            return false;
+        };
+        self.regs()
+            .is_ok_and(|regs| regs.rip == entries::NOWHERE || entries.handlers.contains(&regs.rip))
     }
 
     /// Puts a state into the processor.
     pub fn load(&mut self, state: &State, task_priority: u64) -> Result<(), KvmError> {
+        let mut there = *state;
+        if let Some(entries) = &mut self.entries {
+            (entries.lstar, entries.cr2) = (state.lstar, state.cr2);
+            if entries.made.calls {
+                there.lstar = entries::NOWHERE;
+            }
+        }
+        self.load_as(&there, task_priority)
+    }
+
+    fn load_as(&mut self, state: &State, task_priority: u64) -> Result<(), KvmError> {
         let failed = call("cannot set the processor's state");
         self.vcpu
             .set_sregs(&convert::sregs_of(state, task_priority))
@@ -273,7 +430,11 @@ impl Vm {
         events.nmi.masked = state.nmi_blocked;
         events.flags |= KVM_VCPUEVENT_VALID_SHADOW;
         self.vcpu.set_vcpu_events(&events).map_err(&failed)?;
-        self.vcpu.get_kvm_run().cr8 = task_priority;
+        let run = self.vcpu.get_kvm_run();
+        run.cr8 = task_priority;
+        // As after an exit: whoever asks next has not entered the guest in between.
+        run.if_flag = state.flags.interrupts().into();
+        run.ready_for_interrupt_injection = (state.flags.interrupts() && state.shadow == 0).into();
         // What `sync_regs` holds is older than this.
         if self.sync {
             *self.vcpu.sync_regs_mut() = kvm_sync_regs {
@@ -297,6 +458,11 @@ impl Vm {
         convert::put_msrs(msrs.as_slice(), state);
         let events = self.vcpu.get_vcpu_events().map_err(&failed)?;
         convert::runs(state, events.interrupt.shadow != 0, events.nmi.masked != 0);
+        if let Some(entries) = &self.entries
+            && entries.made.calls
+        {
+            state.lstar = entries.lstar;
+        }
         Ok(())
     }
 
@@ -310,6 +476,18 @@ impl Vm {
             .map_err(call("cannot read the processor's registers"))
     }
 
+    /// Leaves the guest before the instruction at a linear address, by a debug register that the guest does not see
+    /// (KVM API, 4.87).
+    pub fn break_at(&mut self, linear: u64) -> Result<(), KvmError> {
+        self.moment = Some(linear);
+        self.debug()
+    }
+
+    /// Whether that is where the processor stands.
+    pub fn is_at_moment(&self, linear: u64) -> bool {
+        self.moment == Some(linear)
+    }
+
     /// Whether nothing is half done: no event on its way into the guest.
     pub fn is_settled(&self) -> Result<bool, KvmError> {
         let events = self
@@ -318,7 +496,7 @@ impl Vm {
             .map_err(call("cannot read what is pending"))?;
         let exception = events.exception.injected | events.exception.pending;
         let other = events.interrupt.injected | events.nmi.injected | events.nmi.pending;
-        Ok(exception | other == 0)
+        Ok(exception | other == 0 && !self.is_half_way())
     }
 
     /// Whether an NMI would be delivered at once.
@@ -332,7 +510,7 @@ impl Vm {
 
     /// Whether a maskable interrupt would be.
     pub fn takes_interrupt(&mut self) -> bool {
-        self.vcpu.get_kvm_run().ready_for_interrupt_injection != 0
+        self.vcpu.get_kvm_run().ready_for_interrupt_injection != 0 && !self.is_half_way()
     }
 
     /// RFLAGS.IF.
@@ -426,6 +604,7 @@ impl Vm {
                 }
                 KVM_EXIT_IRQ_WINDOW_OPEN => Left::Window,
                 KVM_EXIT_INTR => Left::Kicked,
+                KVM_EXIT_DEBUG => Left::Breakpoint,
                 KVM_EXIT_SET_TPR => Left::TaskPriority,
                 KVM_EXIT_INTERNAL_ERROR => {
                     let internal = run.__bindgen_anon_1.internal;
@@ -485,14 +664,10 @@ impl Vm {
         Ok(pages)
     }
 
-    /// Clears RFLAGS.RF before something is delivered. The host's own page faults leave it set, which the frame on the
-    /// guest's stack would show; the engine never has it set between instructions.
-    pub fn clear_resume_flag(&mut self) -> Result<(), KvmError> {
+    /// Changes general registers, RIP and RFLAGS.
+    pub fn change_regs(&mut self, change: impl FnOnce(&mut kvm_regs)) -> Result<(), KvmError> {
         let mut regs = self.regs()?;
-        if regs.rflags & bits::RF == 0 {
-            return Ok(());
-        }
-        regs.rflags &= !bits::RF;
+        change(&mut regs);
         if self.sync {
             self.vcpu.sync_regs_mut().regs = regs;
         }

@@ -1,5 +1,6 @@
 //! The point that a resolver goes back to: registers, a copy of all RAM, and what was changed since.
 
+use crate::cpu::awaited::Clue;
 use crate::machine::{Machine, STATE_VERSION, StateError, compare};
 use crate::memory::{Memory, MemoryError, PAGE_BYTES, PAGE_TABLE};
 use crate::tick::Tick;
@@ -15,6 +16,16 @@ pub struct Base {
     dirty: Vec<u32>,
     /// Pages written since the base that the machine does not know as dirty any more.
     taken: BTreeSet<u32>,
+}
+
+/// What of RAM differs from a list.
+pub struct Refusal {
+    /// The first page that does.
+    pub page: u32,
+    /// Its row in the list; `None` for a page that is not there because it should be as it was at the base.
+    pub row: Option<usize>,
+    /// In words.
+    pub what: String,
 }
 
 /// Pages beyond which no mark is made.
@@ -145,14 +156,18 @@ impl Base {
         Err(self.name(row.page, machine))
     }
 
-    /// Compares RAM with a list of what the recorder saw change since the base. The error says what differs, and in
-    /// which row of the list; the number, in how many pages only marks of page tables do.
-    pub fn compare(&self, machine: &Machine, list: &PageList) -> Result<u64, (usize, String)> {
+    /// Compares RAM with a list of what the recorder saw change since the base. The number says in how many pages only
+    /// marks of page tables differ.
+    pub fn compare(&self, machine: &Machine, list: &PageList) -> Result<u64, Refusal> {
         let mut written = self.written(machine);
         let mut marks = 0;
         for (n, row) in list.pages.iter().enumerate() {
             written.remove(&row.page);
-            marks += self.compare_page(machine, row).map_err(|what| (n, what))?;
+            marks += self.compare_page(machine, row).map_err(|what| Refusal {
+                page: row.page,
+                row: Some(n),
+                what,
+            })?;
         }
         for page in written {
             let now: &[u8; PAGE_BYTES] = machine.cpu.memory.page(page as usize);
@@ -163,11 +178,25 @@ impl Base {
             let marks_only = compare::unmarked(now) == compare::unmarked(before);
             if !marks_only || !self.is_table(machine, page) {
                 let what = format!("{} unchanged", self.name(page, machine));
-                return Err((list.pages.len(), what));
+                return Err(Refusal {
+                    page,
+                    row: None,
+                    what,
+                });
             }
             marks += 1;
         }
         Ok(marks)
+    }
+
+    /// What in a page of RAM as it is now tells it from the page that `refusal` wanted, where that is known by lines.
+    pub fn clue(&self, machine: &Machine, list: &PageList, refusal: &Refusal) -> Option<Clue> {
+        let page = refusal.page as usize;
+        let wanted = match refusal.row {
+            Some(row) => *list.lines.get(row)?,
+            None => compare::line_hashes(self.ram.page(page)),
+        };
+        compare::line_clue(page, &wanted, machine.cpu.memory.page(page))
     }
 
     /// Whether a page holds page tables, where marks may differ.

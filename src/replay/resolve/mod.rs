@@ -1,31 +1,33 @@
 //! From an untimed recording to one of ticks: the engine runs it, and finds the tick of everything that came by itself.
 //!
 //! An interrupt stands in an untimed recording with the access after which it came and the state at which it came. The
-//! engine runs from that access with a breakpoint at that RIP, and compares registers at each hit. From equal states
-//! all that follows is equal, so the first place where *everything* is equal is right even where the processor really
-//! stood at a later one. Registers alone may be equal too early, while memory still changes: then a check that comes
-//! later fails (registers at the next access, or the hashes of changed pages), and the resolver goes back to the last
-//! proven point, keeps all places but the last, and takes the next one for that: a search by depth.
+//! engine runs from that access with a breakpoint at that RIP, and compares at each hit (`search.rs`). From equal
+//! states all that follows is equal, so the first place where *everything* is equal is right even where the processor
+//! really stood at a later one. Registers alone may be equal too early, while memory still changes: then a check that
+//! comes later fails (registers at the next access, or the hashes of changed pages), and the resolver goes back to the
+//! last proven point, keeps all places but the last, and takes the next one for that: a search by depth.
 //!
 //! The hashes of changed pages prove a point: registers and RAM are those of the real machine, so that nothing before
 //! it is ever asked again.
 
 mod base;
+mod search;
 mod world;
 
 use super::divergence::Divergence;
 use super::replayer::{ReplayError, disassemble};
 use crate::cpu::run::Exit;
-use crate::cpu::state::{State, Vector, X87, activity};
-use crate::cpu::stops::Stops;
+use crate::cpu::state::State;
 use crate::cpu::world::Interrupt;
 use crate::machine::{Machine, STATE_VERSION, compare, model_from_leaves};
 use crate::tick::{NS_PER_TICK, Tick};
 use crate::trace::{
-    Digest, End, EndReason, Error as TraceError, Event, PageList, Recording, Stand, What, Writer,
+    Digest, End, EndReason, Error as TraceError, Event, PageList, Recording, What, Writer,
 };
 use base::{Base, Mark};
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
@@ -33,12 +35,8 @@ use world::{JournalWorld, Position};
 
 /// Places that are tried without getting any further before a recording is given up.
 const TRIES_MAX: u64 = 200_000;
-/// Ticks that a processor may make in a host nanosecond (a repeated string instruction moves many elements at once).
-const TICKS_PER_NS: u64 = 16;
 /// Between two events of a recording there is no more than this: the recorder stops a guest that does nothing.
 const TICKS_MOST: u64 = 8 << 30;
-/// And without any time having passed.
-const TICKS_LEAST: u64 = 100_000;
 
 /// Why an untimed recording cannot be resolved.
 #[derive(Debug, Error)]
@@ -46,6 +44,9 @@ pub enum ResolveError {
     /// As for any replay.
     #[error(transparent)]
     Replay(#[from] ReplayError),
+    /// Somebody else works at the file.
+    #[error("{}: is still being recorded, or another process is finding its ticks; wait for that", .0.display())]
+    Busy(PathBuf),
     /// The engine does something else than the processor did.
     #[error("{0}")]
     Diverged(Box<Divergence>),
@@ -96,27 +97,6 @@ struct Place {
     world: Position,
     made: usize,
     digested: Option<Tick>,
-}
-
-/// The hash of the vector registers, made anew where they changed only.
-#[derive(Default)]
-struct VectorHash(Option<(Box<VectorRegisters>, u64)>);
-
-type VectorRegisters = (X87, [Vector; 16], u32);
-
-impl VectorHash {
-    fn of(&mut self, state: &State) -> u64 {
-        if let Some((of, hash)) = &self.0
-            && of.1 == state.vector
-            && of.0 == state.x87
-            && of.2 == state.mxcsr
-        {
-            return *hash;
-        }
-        let hash = compare::vector_hash(state);
-        self.0 = Some((Box::new((state.x87, state.vector, state.mxcsr)), hash));
-        hash
-    }
 }
 
 /// Why a run stopped.
@@ -173,26 +153,50 @@ pub fn resolve(
     }
 }
 
-/// Resolves the untimed recording at `path`, which the result replaces.
+/// Resolves the untimed recording at `path`, which the result replaces. If another process has done that meanwhile, its
+/// result is as good.
 pub fn resolve_in_place(path: &Path, progress: impl FnMut(f64)) -> Result<Resolved, ResolveError> {
+    let failed = |source| TraceError::Open {
+        path: path.into(),
+        source,
+    };
+    // One at a time, and not while it is recorded. Not every file system knows of locks.
+    let locked = File::open(path).map_err(failed)?;
+    if let Err(TryLockError::WouldBlock) = locked.try_lock() {
+        return Err(ResolveError::Busy(path.into()));
+    }
     let recording = Arc::new(Recording::open(path)?);
+    if !recording.config().untimed {
+        return Ok(Resolved {
+            ticks: recording.last_tick(),
+            events: recording.events(),
+            bytes: recording.bytes(),
+            ..Resolved::default()
+        });
+    }
     let mut beside = path.as_os_str().to_owned();
     beside.push(".resolving");
     let beside = PathBuf::from(beside);
     let done = resolve(&recording, &beside, progress).and_then(|found| {
-        std::fs::rename(&beside, path)
-            .map(|()| found)
-            .map_err(|source| TraceError::Open {
-                path: path.into(),
-                source,
-            })
-            .map_err(Into::into)
+        if !is_same(&locked, path) {
+            return Err(ResolveError::Busy(path.into()));
+        }
+        let renamed = std::fs::rename(&beside, path).map_err(failed);
+        renamed.map(|()| found).map_err(Into::into)
     });
     if done.is_err() {
         // Half a file is of no use; the untimed one stays.
         let _ = std::fs::remove_file(&beside);
     }
     done
+}
+
+/// Whether a path still leads to a file.
+fn is_same(file: &File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    }
 }
 
 impl Resolver {
@@ -407,119 +411,6 @@ impl Resolver {
         );
     }
 
-    /// Puts the machine where a stand says: at a tick that is known, or at the first that fits from `floor` on.
-    fn place(&mut self, stand: &Stand, known: Option<Tick>, floor: Tick) -> Result<(), Failure> {
-        self.world.set_target(self.world.accesses() + 1);
-        let start = self.machine.tick();
-        let first = known.unwrap_or(floor.max(start));
-        if first > start && self.go(first)? != Stop::Tick {
-            return Err(self.nowhere(stand, None));
-        }
-        if known.is_some() {
-            return Ok(());
-        }
-        let budget = stand
-            .elapsed_ns
-            .saturating_mul(TICKS_PER_NS)
-            .saturating_add(TICKS_LEAST);
-        self.machine.set_stops(Stops::new([stand.linear], []));
-        let found = self.search(stand, start.saturating_add(budget));
-        self.machine.set_stops(Stops::default());
-        found
-    }
-
-    /// Runs to the first state that fits, from here on and before tick `last`.
-    fn search(&mut self, stand: &Stand, last: Tick) -> Result<(), Failure> {
-        let list = self.world.next_list();
-        let mut refused = None;
-        let mut vector = VectorHash::default();
-        loop {
-            let mut repeats = false;
-            if self.machine.cpu.state.rip() == stand.rip {
-                self.found.candidates += 1;
-                if self.fits(stand, &mut vector) {
-                    // Where the recorder has looked at RAM, too, a state that fits too early is seen at once.
-                    match &list {
-                        Some(list) if !self.fits_ram(list, &mut refused) => self.found.wrong += 1,
-                        _ => return Ok(()),
-                    }
-                }
-                repeats = self.repeats();
-            }
-            // A repeated instruction stays where it is for many ticks.
-            let until = if repeats {
-                self.machine.tick() + 1
-            } else {
-                last
-            };
-            match self.go(until)? {
-                Stop::Breakpoint => {}
-                Stop::Tick if self.machine.tick() < last => {}
-                Stop::Tick | Stop::Access => {
-                    return Err(self.nowhere(stand, refused.map(|(_, what)| what)));
-                }
-            }
-        }
-    }
-
-    /// Whether RAM is as listed. `refused` is what differed first, and the page that did so last.
-    fn fits_ram(&self, list: &PageList, refused: &mut Option<(usize, String)>) -> bool {
-        // The page that gave away the last one mostly gives away this one, too.
-        if let Some((row, _)) = refused
-            && list
-                .pages
-                .get(*row)
-                .is_some_and(|row| self.base.compare_page(&self.machine, row).is_err())
-        {
-            return false;
-        }
-        match self.base.compare(&self.machine, list) {
-            Ok(_) => true,
-            Err((row, what)) => {
-                let what = refused.take().map_or(what, |(_, first)| first);
-                *refused = Some((row, what));
-                false
-            }
-        }
-    }
-
-    /// Whether the next instruction has a repeat prefix.
-    fn repeats(&self) -> bool {
-        let linear = self.machine.cpu.linear_rip();
-        for n in 0..15 {
-            let mut byte = [0];
-            let at = self.machine.cpu.probe(linear.wrapping_add(n));
-            if at.is_none_or(|at| self.machine.cpu.memory.read(at, &mut byte) == 0) {
-                return true;
-            }
-            match byte[0] {
-                0xf2 | 0xf3 => return true,
-                0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 => {}
-                _ => return false,
-            }
-        }
-        true
-    }
-
-    fn fits(&self, stand: &Stand, vector: &mut VectorHash) -> bool {
-        let state = &self.machine.cpu.state;
-        compare::general_hash_of(state) == stand.general
-            && state.activity == activity::RUNNING
-            && vector.of(state) == stand.vector
-    }
-
-    /// No place fits (any more); `refused` is what differed in RAM at the first where registers do.
-    fn nowhere(&mut self, stand: &Stand, refused: Option<String>) -> Failure {
-        let recorded = format!("something that arrives at RIP {:#x}", stand.rip);
-        let replayed = match (self.world.mismatch(), refused) {
-            (_, Some(what)) => format!("no such state before its next access (another {what})"),
-            (Some(mismatch), None) => format!("no such state before {}", mismatch.replayed),
-            (None, None) => "no such state before its next access".to_string(),
-        };
-        let divergence = self.divergence(recorded, replayed);
-        self.failure_of(divergence)
-    }
-
     /// Does what an event says that is no answer. Gives whether the machine's state is proven now.
     fn control(&mut self, control: &Event) -> Result<bool, Failure> {
         self.world.pass_control();
@@ -542,6 +433,10 @@ impl Resolver {
             }
             What::Interrupt { vector } => self.deliver(Interrupt::Vector(*vector))?,
             What::Nmi => self.deliver(Interrupt::Nmi)?,
+            What::Dma { gpa, bytes } => {
+                self.machine.cpu.dma_write(*gpa, bytes);
+                self.world.push(now, control.what.clone());
+            }
             What::Pages { bytes } => {
                 self.prove(bytes)?;
                 return Ok(true);
@@ -597,7 +492,7 @@ impl Resolver {
             None => differing.push("a list of pages that makes no sense".to_string()),
             Some(_) => match self.base.compare(&self.machine, &list) {
                 Ok(marks) => self.found.marks += marks,
-                Err((_, what)) => differing.push(what),
+                Err(refusal) => differing.push(refusal.what),
             },
         }
         if list.state.len() == size_of::<State>() {

@@ -56,7 +56,11 @@ impl JournalWorld {
             target: 0,
             armed: None,
             outputs: OutputHash::default(),
-            task_priority: 0,
+            task_priority: recording
+                .config()
+                .start
+                .as_ref()
+                .map_or(0, |start| start.task_priority),
             halted_at: None,
             mismatch: None,
             timed: Vec::new(),
