@@ -21,7 +21,12 @@ import gdb
 
 def monitor(line):
     """The text of a monitor command. What went wrong on the server's side is an error here."""
-    text = gdb.execute("monitor " + line, to_string=True)
+    if getattr(gdb.selected_inferior(), "connection", None) is None:
+        raise gdb.GdbError("not connected: target remote 127.0.0.1:1234")
+    try:
+        text = gdb.execute("monitor " + line, to_string=True)
+    except gdb.error as error:
+        raise gdb.GdbError(str(error))
     # The server tells of commands as those type them who have no script.
     text = re.sub(r"(usage: |`)monitor ", r"\1rv ", text)
     if text.startswith("error: "):
