@@ -21,7 +21,14 @@ import gdb
 
 def monitor(line):
     """The text of a monitor command. What went wrong on the server's side is an error here."""
-    text = gdb.execute("monitor " + line, to_string=True)
+    if getattr(gdb.selected_inferior(), "connection", None) is None:
+        raise gdb.GdbError("not connected: target remote 127.0.0.1:1234")
+    try:
+        text = gdb.execute("monitor " + line, to_string=True)
+    except gdb.error as error:
+        raise gdb.GdbError(str(error))
+    # The server tells of commands as those type them who have no script.
+    text = re.sub(r"(usage: |`)monitor ", r"\1rv ", text)
     if text.startswith("error: "):
         raise gdb.GdbError(text[len("error: "):].rstrip())
     return text
@@ -65,7 +72,7 @@ class Subcommand(gdb.Command):
     def __init__(self, command):
         self.command = command
         self.__doc__ = "{}\nusage: rv {}\n\n{}\n\nexamples:\n{}".format(
-            command["summary"],
+            command["summary"].replace(" (with the next `continue`)", ""),
             command["usage"],
             command["manual"].rstrip(),
             "\n".join("  rv " + example for example in command["examples"]),
@@ -120,7 +127,8 @@ def evaluate(expression):
         # A variable without debug information has an address all the same.
         if "unknown type" in str(error):
             return gdb.parse_and_eval("&" + expression)
-        raise
+        # In one line, without the name of the exception.
+        raise gdb.GdbError(str(error))
 
 
 def place_of(text, kind):
@@ -152,6 +160,13 @@ def place_of(text, kind):
 
 def with_addresses(command, argument):
     """The argument with its expression evaluated; options and `between` stay."""
+    if command["name"] == "read-process":
+        # PID EXPRESSION [LENGTH], without a length that of the expression.
+        match = re.fullmatch(r"(\S+)\s+(.+?)(?:\s+(0x[0-9a-fA-F]+|\d+))?", argument)
+        if not match:
+            return argument
+        address, _, length = place_of(match.group(2), "data").partition(",")
+        return " ".join((match.group(1), address, match.group(3) or length)).strip()
     if command is None or command["completes"] not in ("data", "code") or not argument:
         return argument
     match = re.match(r"(.*?)(\s+(?:--|between\s).*)?$", argument)
@@ -382,7 +397,10 @@ OPCODES = {
 
 def bytecode(condition):
     """A condition as agent-expression bytecode in hex, out of GDB's own listing of it."""
-    listing = gdb.execute("maint agent-eval " + condition, to_string=True)
+    try:
+        listing = gdb.execute("maint agent-eval " + condition, to_string=True)
+    except gdb.error as error:
+        raise gdb.GdbError(str(error))
     found = re.findall(r"^\s*(\d+)\s+(\w+)(?: (\d+))?\s*$", listing, re.M)
     if not found or found[-1][1] != "end" or any(name not in OPCODES for _, name, _ in found):
         raise gdb.GdbError("GDB makes no bytecode of this condition")
@@ -418,7 +436,7 @@ example:
         expression, found, condition = re.match(r"(.*?)(?:\s+(if)\s+(.*))?$", text).groups()
         if not expression:
             raise gdb.GdbError("usage: rv watch [-r | -a] EXPRESSION [if CONDITION]")
-        value = gdb.parse_and_eval(expression)
+        value = evaluate(expression)
         if value.address is None:
             raise gdb.GdbError("{} is nothing in memory".format(expression))
         address = number(value.address)

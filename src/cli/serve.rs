@@ -33,8 +33,10 @@ pub fn run(file: &Path, arguments: &ServeArguments, cache: &CacheArguments) -> R
             recording.last_tick()
         );
     }
-    // Before the work: an address that cannot be had is known at once.
-    let server = Server::bind(arguments.gdb.as_deref().unwrap_or(DEFAULT_ADDRESS))?;
+    // An address that cannot be had is known at once. But nobody listens before there is something to say: a GDB that
+    // is refused tries again for 15 seconds, one that gets no answer is out of step with us after two.
+    let wanted = arguments.gdb.as_deref().unwrap_or(DEFAULT_ADDRESS);
+    drop(Server::bind(wanted)?);
     let quit = quit_on_signals()?;
     let kernel = recording.config().kernel.clone();
     let place = arguments.at.unwrap_or(Place::Start);
@@ -43,6 +45,7 @@ pub fn run(file: &Path, arguments: &ServeArguments, cache: &CacheArguments) -> R
     if quit.load(Ordering::Relaxed) {
         return Ok(ExitCode::SUCCESS);
     }
+    let server = Server::bind(wanted)?;
     let address = server.address()?;
     output::result(&format!(
         "serving {} at {address}: tick {} of {}\nnext: {}\n",

@@ -141,7 +141,12 @@ fn events(kind: &str, words: &[&str]) -> Result<EventSet, String> {
     };
     for word in words {
         let value = number(word).filter(|&n| n <= most && kind != "process");
-        numbers.push(value.ok_or_else(|| format!("\"{word}\" is no number of a {kind}"))?);
+        let hint = match kind {
+            "syscall" => " (GDB's own `catch syscall` knows their names)",
+            "process" => ": all switches are caught, and `break-in PID` chooses a process",
+            _ => "",
+        };
+        numbers.push(value.ok_or_else(|| format!("\"{word}\" is no {kind} number{hint}"))?);
     }
     let all = numbers.is_empty();
     match kind {

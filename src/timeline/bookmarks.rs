@@ -136,7 +136,7 @@ fn check_name(name: &str) -> Result<(), String> {
             NAME_MAX - 1
         ));
     }
-    if matches!(name, "start" | "end") {
+    if matches!(name, "start" | "end" | "here") {
         return Err(format!("{name} is the name of a place already"));
     }
     Ok(())
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(one.get("before"), Ok(5));
         assert_eq!(one.delete("before"), Ok(5));
         assert!(two.get("before").is_err() && two.delete("before").is_err());
-        for bad in ["", "12", "a b", "end", "-x", &"x".repeat(65)] {
+        for bad in ["", "12", "a b", "end", "here", "-x", &"x".repeat(65)] {
             assert!(one.set(bad, 1).is_err(), "{bad:?}");
         }
         // Nothing is left lying about.

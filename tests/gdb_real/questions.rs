@@ -158,7 +158,7 @@ fn catches_stop_in_both_directions() {
             "nothing is caught",
             "catch 1: interrupt",
             "catch 2: exception 14 13",
-            "\"300\" is no number of a exception",
+            "\"300\" is no exception number",
             "\"rain\" cannot be caught",
             "  1  interrupt\n  2  exception 14 13",
             "catch 1: interrupt 0x20",

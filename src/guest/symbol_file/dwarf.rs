@@ -3,7 +3,7 @@
 //!
 //! A per-CPU variable is shown as processor 0 has it: its location is its offset plus `__per_cpu_offset[0]`.
 
-use super::variables;
+use super::variables::{self, Shape};
 use crate::guest::GuestError;
 use crate::guest::linux::Kernel;
 use crate::guest::linux::btf::{Kind, Type, TypeId, Types};
@@ -319,28 +319,47 @@ impl<'a> Unit<'a> {
                 self.variable(name, of, location);
             }
         }
-        for &(name, structure) in variables::STRUCTURES {
+        for &(name, shape, of) in variables::VARIABLES {
             if let Some(symbol) = self.kernel.symbols.by_name(name)
-                && let Some(of) = types.by_name(structure)
+                && let Some(of) = types.by_name(of).or_else(|| self.number(of))
             {
                 let mut location = Expression::new();
                 location.op_addr(Address::Constant(symbol.address));
-                self.variable(name, of, location);
+                let made = match shape {
+                    Shape::Plain => None,
+                    Shape::Pointer => Some(dw::DW_TAG_pointer_type),
+                    Shape::Array => Some(dw::DW_TAG_array_type),
+                };
+                let entry = self.variable(name, of, location);
+                if let Some(tag) = made {
+                    let made = self.made_of(tag, of);
+                    self.set(entry, dw::DW_AT_type, AttributeValue::UnitRef(made));
+                }
             }
         }
-        for &(name, structure) in variables::POINTERS {
-            if let Some(symbol) = self.kernel.symbols.by_name(name)
-                && let Some(of) = types.by_name(structure)
-            {
-                let pointer = self.dwarf.unit.add(self.root, dw::DW_TAG_pointer_type);
-                self.bytes(pointer, 8);
-                self.of(pointer, of);
-                let mut location = Expression::new();
-                location.op_addr(Address::Constant(symbol.address));
-                let entry = self.variable(name, 0, location);
-                self.set(entry, dw::DW_AT_type, AttributeValue::UnitRef(pointer));
-            }
+    }
+
+    /// A number by its name.
+    fn number(&self, name: &str) -> Option<TypeId> {
+        let all = self.types.all();
+        let at = all.iter().position(|one| {
+            tag(&one.kind) == dw::DW_TAG_base_type && self.types.name(one.name) == name.as_bytes()
+        })?;
+        TypeId::try_from(at).ok()
+    }
+
+    /// A type that is not in BTF: a pointer, or an array without a length.
+    fn made_of(&mut self, tag: gimli::DwTag, of: TypeId) -> UnitEntryId {
+        let entry = self.dwarf.unit.add(self.root, tag);
+        self.of(entry, of);
+        if tag == dw::DW_TAG_pointer_type {
+            self.bytes(entry, 8);
+        } else {
+            let range = self.dwarf.unit.add(entry, dw::DW_TAG_subrange_type);
+            let index = self.index;
+            self.set(range, dw::DW_AT_type, AttributeValue::UnitRef(index));
         }
+        entry
     }
 
     fn variable(&mut self, name: &str, of: TypeId, location: Expression) -> UnitEntryId {
