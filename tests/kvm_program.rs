@@ -314,6 +314,19 @@ fn signals_end_a_recording_under_kvm_too() {
     let verified = json(&["verify", &name, "--json"]);
     assert_eq!(verified["end"]["reason"]["signal"], "SIGTERM");
     assert_eq!(verified["diverged_at"], Value::Null);
+
+    // The second one does not wait for the ticks: they are left to the next command.
+    let child = endless(&file);
+    kill(&child, libc::SIGTERM);
+    let half = directory.join("signal.rvr.resolving");
+    eventually("the search for ticks", || half.exists());
+    kill(&child, libc::SIGTERM);
+    assert_eq!(finish(child).status.signal(), Some(libc::SIGTERM));
+    let info = json(&["info", &name, "--json"]);
+    assert_eq!(info["untimed"], true);
+    assert_eq!(info["end"]["reason"]["signal"], "SIGTERM");
+    assert!(run(&["verify", &name]).status.success());
+    assert!(!half.exists());
     fs::remove_dir_all(&directory).unwrap();
 }
 

@@ -8,8 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use retrovisor::cpu::state::{State, activity};
+use retrovisor::guest::code::functions;
 use retrovisor::machine::Machine;
 use retrovisor::machine::compare::{differences, table_pages, unmarked};
+use retrovisor::record::emulated::Plan;
 use retrovisor::record::kvm::Host;
 use retrovisor::record::moment::{Came, Key, Moment};
 use retrovisor::record::phases::{Engine, From};
@@ -18,7 +20,9 @@ use retrovisor::replay::resolve::resolve_in_place;
 use retrovisor::tick::{NS_PER_TICK, Tick};
 use retrovisor::trace::{Accel, EndReason, Recording, What};
 use support::phases::{self, Cue, Parted};
-use support::recording::{GUEST_RAM, events, plain, plan, record_plan, run_to, snapshot};
+use support::recording::{
+    GUEST_RAM, LINUX_RAM, events, plain, plan, record_plan, run_to, snapshot,
+};
 use support::{guest, scratch, skip};
 
 const EMULATED: (Engine, Engine) = (Engine::Emulator, Engine::Emulator);
@@ -515,4 +519,61 @@ fn a_recording_under_kvm_ends_at_an_instruction() {
         assert_eq!(replayer.machine.cpu.linear_rip(), linear);
         assert_eq!(support::recording::interrupt_ticks(&recording).len(), 1);
     }
+}
+
+/// The Debian kernel's command line where it shall keep away from the time-stamp counter.
+const UNDER_KVM: &str = "console=ttyS0 tsc=unstable clocksource=acpi_pm";
+
+#[test]
+fn a_linux_booted_in_the_emulator_goes_to_kvm_and_back() {
+    const TEST: &str = "a_linux_booted_in_the_emulator_goes_to_kvm_and_back";
+    let Some(mut host) = host(TEST) else {
+        return;
+    };
+    let linux = match support::linux() {
+        Ok(linux) => linux,
+        Err(why) => return skip(TEST, &why),
+    };
+    let (kernel, initrd) = (
+        fs::read(&linux.kernel).unwrap(),
+        fs::read(&linux.initrd).unwrap(),
+    );
+    let image = kernel.clone();
+    host.set_code(move |machine| functions(machine, &image));
+    let plan = Plan {
+        initrd: Some(&initrd),
+        cmdline: UNDER_KVM.to_string(),
+        ..plan(&kernel, "Debian", LINUX_RAM)
+    };
+    // Recorded under KVM from the first program on, in the emulator while it prints its version, and again under KVM.
+    let cues = [
+        (Cue::Heard("the guest is up"), Key::End),
+        (Cue::Heard("Linux (none)"), Key::Begin),
+    ];
+    let directory = scratch("linux-to-and-fro");
+    let parted = phases::run(
+        &plan,
+        (Engine::Kvm(&host), Engine::Emulator),
+        (console("Run /init"), None),
+        (b"", &cues),
+        &directory,
+    );
+    let heard = String::from_utf8_lossy(&parted.console).into_owned();
+    assert_eq!(parted.ended.reason, EndReason::PowerOff, "{heard}");
+    if let Some(sum) = &linux.busybox_md5 {
+        assert!(heard.contains(sum), "{heard}");
+    }
+    assert!(!parted.parts.is_empty(), "{heard}");
+    let mut last = 0;
+    for part in 0..parted.parts.len() {
+        let ticks = check_part(&parted, part, &format!("part {part}"));
+        assert!(ticks > 0);
+        let recording = Recording::open(&parted.parts[part].path).unwrap();
+        let start = recording.config().start.as_ref().unwrap().guest_ns;
+        assert!(start > last, "guest time {start} after {last}");
+        last = recording.end().unwrap().guest_ns.unwrap();
+    }
+    println!("{} parts", parted.parts.len());
+    let (_, replayer, _) = replay(&parted.parts.last().unwrap().path, "the last part");
+    compare_machines(&parted.ended.machine, &replayer.machine, "Debian");
 }

@@ -97,9 +97,9 @@ pub fn end_text(recording: &Recording) -> String {
     }
 }
 
-fn describe(file: &Path, recording: &Recording, statistics: &Statistics) -> String {
-    let config = recording.config();
-    let mut rows: Vec<(&str, String)> = vec![
+/// What was recorded.
+fn machine_rows(file: &Path, config: &MachineConfig) -> Vec<(&'static str, String)> {
+    let mut rows = vec![
         ("recording", file.display().to_string()),
         (
             "recorded by",
@@ -134,18 +134,23 @@ fn describe(file: &Path, recording: &Recording, statistics: &Statistics) -> Stri
             date(config.rtc_epoch_s)
         ),
     ));
-    let mut start_ns = 0;
     if let Some(start) = &config.start {
-        start_ns = start.guest_ns;
         rows.push((
             "start",
             format!(
                 "at {:.3} s of guest time: {}",
-                start_ns as f64 / 1e9,
+                start.guest_ns as f64 / 1e9,
                 start.moment
             ),
         ));
     }
+    rows
+}
+
+fn describe(file: &Path, recording: &Recording, statistics: &Statistics) -> String {
+    let config = recording.config();
+    let mut rows = machine_rows(file, config);
+    let start_ns = config.start.as_ref().map_or(0, |start| start.guest_ns);
     let unit = if config.untimed {
         "accesses (the next command that replays it finds its ticks)"
     } else {

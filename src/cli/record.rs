@@ -50,32 +50,14 @@ pub fn run(arguments: &RecordArguments, cache: &CacheArguments) -> Result<ExitCo
     if let Some(host) = &mut host {
         let image = image.clone();
         host.set_code(move |machine| functions(machine, &image));
+        host.set_note(output::note);
     }
     let initrd = arguments
         .initrd
         .as_ref()
         .map(|path| super::read(path, "the initrd"))
         .transpose()?;
-    let now = unix_seconds();
-    let plan = Plan {
-        kernel: &image,
-        kernel_name: kernel.display().to_string(),
-        initrd: initrd.as_deref(),
-        initrd_name: arguments.initrd.as_ref().map(|p| p.display().to_string()),
-        cmdline: arguments.append.clone().unwrap_or_default(),
-        cpu: Processor {
-            level: arguments.cpu.unwrap_or(CpuLevel::V3).into(),
-            vendor: arguments.cpu_vendor.unwrap_or(CpuVendor::Intel).into(),
-        },
-        ram_bytes: arguments.memory.unwrap_or(DEFAULT_MEMORY).0,
-        protocol: arguments.protocol.map(Into::into),
-        ticks_max: arguments.ticks,
-        guest_ns_max: arguments.for_seconds.map(|seconds| seconds.0),
-        rtc_epoch_s: arguments.rtc.unwrap_or(now),
-        created_unix_s: now,
-        random: Random::System,
-        identity: random_identity()?,
-    };
+    let plan = plan(arguments, kernel, &image, initrd.as_deref())?;
     // What is wrong is found before an old recording is replaced and the terminal is touched.
     emulated::prepare(&plan).map_err(|error| match error {
         RecordError::Boot(error) => anyhow!("{}: {error}", kernel.display()),
@@ -103,7 +85,7 @@ pub fn run(arguments: &RecordArguments, cache: &CacheArguments) -> Result<ExitCo
         bail!("--record-from key: there is no terminal on which Ctrl-A r could be typed");
     }
     if let Some(host) = &host {
-        output::note(&host.clock_line());
+        output::note(&host.line());
     }
     let mut takes = FileTakes::new(file, &cache.options(), quiet);
     // The machine's RAM is not needed for what follows.
@@ -121,6 +103,35 @@ pub fn run(arguments: &RecordArguments, cache: &CacheArguments) -> Result<ExitCo
         );
     }
     Ok(ExitCode::from(exit_status(&reason)))
+}
+
+/// What the arguments ask for.
+fn plan<'a>(
+    arguments: &RecordArguments,
+    kernel: &Path,
+    image: &'a [u8],
+    initrd: Option<&'a [u8]>,
+) -> Result<Plan<'a>> {
+    let now = unix_seconds();
+    Ok(Plan {
+        kernel: image,
+        kernel_name: kernel.display().to_string(),
+        initrd,
+        initrd_name: arguments.initrd.as_ref().map(|p| p.display().to_string()),
+        cmdline: arguments.append.clone().unwrap_or_default(),
+        cpu: Processor {
+            level: arguments.cpu.unwrap_or(CpuLevel::V3).into(),
+            vendor: arguments.cpu_vendor.unwrap_or(CpuVendor::Intel).into(),
+        },
+        ram_bytes: arguments.memory.unwrap_or(DEFAULT_MEMORY).0,
+        protocol: arguments.protocol.map(Into::into),
+        ticks_max: arguments.ticks,
+        guest_ns_max: arguments.for_seconds.map(|seconds| seconds.0),
+        rtc_epoch_s: arguments.rtc.unwrap_or(now),
+        created_unix_s: now,
+        random: Random::System,
+        identity: random_identity()?,
+    })
 }
 
 /// Records, and shows how far it is unless asked to be quiet.

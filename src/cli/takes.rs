@@ -7,6 +7,7 @@ use super::fill::CacheKeeper;
 use super::output::{self, shell_word, thousands};
 use super::progress::Progress;
 use super::record::{random_identity, resolve, summary, unix_seconds};
+use crate::record::console::release_signals;
 use crate::record::emulated::Outcome;
 use crate::record::keeper::Keeper;
 use crate::record::moment::Came;
@@ -80,6 +81,8 @@ impl FileTakes {
         let mut failed = None;
         for made in &mut self.made {
             if made.untimed {
+                // Whoever does not want to wait for the ticks leaves that to the next command.
+                release_signals();
                 match resolve(&made.path) {
                     Ok(found) => {
                         made.outcome.ticks = found.ticks;

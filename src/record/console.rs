@@ -9,7 +9,7 @@ use crate::trace::EndReason;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -51,21 +51,32 @@ pub trait Console {
 /// The number of the signal that asked for an end; 0 for none.
 static SIGNAL: AtomicUsize = AtomicUsize::new(0);
 
-/// Makes SIGINT and SIGTERM end recordings cleanly.
+/// Whether there is nothing any more that a signal should end cleanly.
+static RECORDED: AtomicBool = AtomicBool::new(false);
+
+/// Makes SIGINT, SIGTERM and SIGHUP end recordings cleanly.
 pub fn catch_signals() -> io::Result<()> {
     for signal in [
         signal_hook::consts::SIGINT,
         signal_hook::consts::SIGTERM,
         signal_hook::consts::SIGHUP,
     ] {
-        // SAFETY: the handler only stores a number.
+        // SAFETY: the handler stores a number, or does what signals do by default.
         unsafe {
             signal_hook::low_level::register(signal, move || {
-                SIGNAL.store(signal as usize, Ordering::Relaxed)
+                SIGNAL.store(signal as usize, Ordering::Relaxed);
+                if RECORDED.load(Ordering::Relaxed) {
+                    let _ = signal_hook::low_level::emulate_default_handler(signal);
+                }
             })?;
         }
     }
     Ok(())
+}
+
+/// Recording is over: from now on signals end the program.
+pub fn release_signals() {
+    RECORDED.store(true, Ordering::Relaxed);
 }
 
 fn signal_reason() -> Option<EndReason> {

@@ -1,86 +1,19 @@
 # Long mode with a program in ring 3 that calls its kernel by SYSCALL and by INT n and asks CPUID, between timer
 # interrupts, page faults, #GP and INT3. The handlers mix what they see (CR2 among it) into `sum`, which is printed in
 # hex at the end; exit status 17.
-    .equ KERNEL_CODE, 0x10          # as Linux has them
-    .equ KERNEL_DATA, 0x18
-    .equ USER_DATA, 0x2b
-    .equ USER_CODE, 0x33
-    .equ TASK, 0x40
-    .equ DEMAND, 0x800000           # 8 to 10 MiB: pages of 4 KiB that are not there
     .equ TICKS, 8
 
     .globl main
     .type main, @function
 main:
-    movl $pdpt + 7, pml4
-    movl $pd + 7, pdpt
-    movl $0, %ecx                   # 16 MiB by pages of 2 MiB, for both rings
-1:  movl %ecx, %eax
-    shll $21, %eax
-    orl $0x87, %eax
-    movl %eax, pd(, %ecx, 8)
-    incl %ecx
-    cmpl $8, %ecx
-    jb 1b
-    movl $demand_table + 7, pd + 8 * 4
-    movl $0x20, %eax                # PAE
-    orl $0x600, %eax                # OSFXSR, OSXMMEXCPT
-    movl %eax, %cr4
-    movl $pml4, %eax
-    movl %eax, %cr3
-    movl $0xc0000080, %ecx          # EFER: long mode
-    rdmsr
-    orl $0x100, %eax
-    wrmsr
-    movl %cr0, %eax
-    orl $0x80010022, %eax           # PG, WP, NE, MP
-    andl $~0xc, %eax
-    movl %eax, %cr0
-    lgdt gdt_pointer
-    ljmp $KERNEL_CODE, $long
-
-    .code64
-long:
-    movl $KERNEL_DATA, %eax
-    movl %eax, %ss
-    xorl %eax, %eax
-    movl %eax, %ds
-    movl %eax, %es
-    movl %eax, %fs
-    movl %eax, %gs
-    movl $kernel_stack, %esp
-    fninit
-    movl $tss, %eax                 # the task's descriptor has a base of 64 bits
-    movw %ax, gdt + TASK + 2
-    shrl $16, %eax
-    movb %al, gdt + TASK + 4
-    movb %ah, gdt + TASK + 7
-    movl $kernel_stack, tss + 4
-    movl $TASK, %eax
-    ltr %ax
-
-    movl $0, %edi
-    movl $divide, %esi
-    call gate
-    movl $6, %edi
-    movl $undefined, %esi
-    call gate
-    movl $14, %edi
-    movl $page, %esi
-    call gate
-    movl $32, %edi
-    movl $tick, %esi
-    call gate
-    movl $0x80, %edi
-    movl $call_by_interrupt, %esi
-    call gate
-    movl $3, %edi
-    movl $breakpoint, %esi
-    call gate
-    movl $13, %edi
-    movl $protection, %esi
-    call gate
-    lidt idt_pointer
+    enter_long_mode
+    gate_to 0, divide
+    gate_to 3, breakpoint
+    gate_to 6, undefined
+    gate_to 13, protection
+    gate_to 14, page
+    gate_to 32, tick
+    gate_to 0x80, call_by_interrupt
     movl $0xc0000080, %ecx          # EFER: SYSCALL
     rdmsr
     orl $1, %eax
@@ -97,38 +30,8 @@ long:
     movl $0x700, %eax
     wrmsr
 
-    movb $0x11, %al
-    outb %al, $0x20
-    movb $32, %al
-    outb %al, $0x21
-    movb $4, %al
-    outb %al, $0x21
-    movb $1, %al
-    outb %al, $0x21
-    movb $0xfe, %al
-    outb %al, $0x21
-    movb $0x34, %al                 # the 8254: mode 2, 5 counts
-    outb %al, $0x43
-    movb $5, %al
-    outb %al, $0x40
-    xorl %eax, %eax
-    outb %al, $0x40
-
-    pushq $USER_DATA
-    pushq $user_stack
-    pushq $0x202
-    pushq $USER_CODE
-    pushq $user
-    iretq
-
-gate:                               # vector EDI to ESI; from ring 3 as well
-    shll $4, %edi
-    movw %si, idt(%rdi)
-    movw $KERNEL_CODE, idt + 2(%rdi)
-    movw $0xee00, idt + 4(%rdi)
-    shrl $16, %esi
-    movw %si, idt + 6(%rdi)
-    ret
+    start_timer $5
+    enter_ring USER_CODE, USER_DATA, 0x202, $user
 
 tick:
     pushq %rax
@@ -209,19 +112,7 @@ call_by_syscall:                    # without a stack, RCX and R11 with the rest
     leal 3(%rdi), %eax
     sysretq
 finish:
-    movl $8, %ecx
-2:  roll $4, sum
-    movl sum, %eax
-    andl $15, %eax
-    movb digits(%rax), %bl
-    movl $0x3fd, %edx
-3:  inb %dx, %al
-    testb $0x20, %al
-    jz 3b
-    movb %bl, %al
-    movl $0x3f8, %edx
-    outb %al, %dx
-    loop 2b
+    call print_sum
     movl $8, %eax
     outl %eax, $0xf4
 4:  cli
@@ -284,54 +175,4 @@ user:
     ud2
     ud2
 
-    .section .rodata
-digits:
-    .ascii "0123456789abcdef"
-
-    .data
-    .balign 8
-gdt:
-    .quad 0
-    .quad 0x00cf9b000000ffff
-    .quad 0x00af9b000000ffff
-    .quad 0x00cf93000000ffff
-    .quad 0x00cffb000000ffff
-    .quad 0x00cff3000000ffff
-    .quad 0x00affb000000ffff
-    .quad 0
-    .quad 0x0000890000000067
-    .quad 0
-gdt_pointer:
-    .word 79
-    .long gdt
-    .balign 8
-idt_pointer:
-    .word 129 * 16 - 1
-    .quad idt
-
-    .bss
-    .balign 4096
-pml4:
-    .skip 4096
-pdpt:
-    .skip 4096
-pd:
-    .skip 4096
-demand_table:
-    .skip 4096
-idt:
-    .skip 4096
-tss:
-    .skip 128
-    .skip 4096
-kernel_stack:
-    .skip 4096
-user_stack:
-    .skip 64
-    .globl ticks, counter, sum
-ticks:
-    .skip 8
-counter:
-    .skip 8
-sum:
-    .skip 8
+    long_mode_support

@@ -151,7 +151,7 @@ gdt_pointer:
     .long gdt
     .balign 8
 idt_pointer:
-    .word 33 * 16 - 1
+    .word 4095
     .quad idt
 
     .bss

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use retrovisor::trace::{
-    Digest, Error, Event, MachineConfig, PAGE_LINES, PageHash, PageList, Recording, Stand,
-    TRACE_VERSION, TRACE_VERSION_UNTIMED, What,
+    Digest, Error, Event, MachineConfig, PAGE_LINES, PageHash, PageList, Recording, Stand, Start,
+    TRACE_VERSION, TRACE_VERSION_NEWEST, TRACE_VERSION_OLDEST, TRACE_VERSION_STARTED,
+    TRACE_VERSION_UNTIMED, What,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -142,6 +143,21 @@ fn untimed_config() -> MachineConfig {
     }
 }
 
+/// The configuration of a recording that begins in the middle of a run. With ticks or without, it is of one version.
+fn started_config() -> MachineConfig {
+    let start = Start {
+        guest_ns: 12_345_678_901,
+        serial_divisor: true,
+        serial_loopback: false,
+        task_priority: 5,
+        moment: "the console said «login:»".into(),
+    };
+    MachineConfig {
+        start: Some(start),
+        ..config()
+    }
+}
+
 /// A list of one page.
 fn by_line_rows(page: &PageHash) -> Box<[u8]> {
     let list = PageList {
@@ -248,6 +264,26 @@ fn a_change_of_the_format_needs_a_new_version() {
         (2, "38217cd7aadc8c8c".into()),
         "the same for recordings without ticks and TRACE_VERSION_UNTIMED"
     );
+    record_as(
+        &started_config(),
+        &path,
+        &sample_ram(),
+        &format_sample(),
+        15,
+    );
+    assert_eq!(
+        (TRACE_VERSION_STARTED, meaning(&path)),
+        (3, "eced733a0c77ab86".into()),
+        "the same for recordings from the middle of a run and TRACE_VERSION_STARTED"
+    );
+    let untimed = MachineConfig {
+        untimed: true,
+        ..started_config()
+    };
+    record_as(&untimed, &path, &sample_ram(), &untimed_sample(), 4);
+    let recording = Recording::open(&path).expect("opened");
+    assert_eq!(recording.version(), TRACE_VERSION_STARTED);
+    assert_eq!(recording.config(), &untimed);
 }
 
 #[test]
@@ -256,6 +292,7 @@ fn recordings_of_every_version_still_open() {
     for (version, config, sample) in [
         (TRACE_VERSION, config(), format_sample()),
         (TRACE_VERSION_UNTIMED, untimed_config(), untimed_sample()),
+        (TRACE_VERSION_STARTED, started_config(), format_sample()),
     ] {
         let newest = folder.join(format!("v{version}.rvr"));
         if !newest.exists() {
@@ -266,14 +303,14 @@ fn recordings_of_every_version_still_open() {
             );
         }
     }
-    let mut seen = [0, 0];
+    let mut seen = [0; TRACE_VERSION_NEWEST as usize + 1];
     for entry in fs::read_dir(folder).expect("the folder") {
         let path = entry.expect("an entry").path();
         let recording = Arc::new(Recording::open(&path).unwrap_or_else(|error| panic!("{error}")));
-        let untimed = recording.config().untimed;
-        let (config, sample) = match untimed {
-            false => (config(), format_sample()),
-            true => (untimed_config(), untimed_sample()),
+        let (config, sample) = match recording.version() {
+            TRACE_VERSION_UNTIMED => (untimed_config(), untimed_sample()),
+            TRACE_VERSION_STARTED => (started_config(), format_sample()),
+            _ => (config(), format_sample()),
         };
         assert_eq!(recording.config(), &config, "{}", path.display());
         assert_eq!(recording.torn(), None);
@@ -282,7 +319,10 @@ fn recordings_of_every_version_still_open() {
         assert_eq!(events, sample);
         assert_eq!(recording.end(), Some(&end(events[events.len() - 1].tick)));
         assert_eq!(read_ram(&recording).expect("RAM"), sample_ram()[1..4]);
-        seen[usize::from(untimed)] += 1;
+        seen[recording.version() as usize] += 1;
     }
-    assert!(seen[0] >= 1 && seen[1] >= 1);
+    assert!(
+        (TRACE_VERSION_OLDEST..=TRACE_VERSION_NEWEST).all(|version| seen[version as usize] > 0),
+        "{seen:?}"
+    );
 }

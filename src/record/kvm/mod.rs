@@ -69,8 +69,11 @@ pub struct Host {
     /// Which instructions of its kernel's text a guest's kernel may not execute itself.
     wanted: Wanted,
     find_code: Option<Box<FindCode>>,
+    note: Option<Box<Note>>,
 }
 
+/// Hears, in one line each, what people should know.
+type Note = dyn Fn(&str);
 /// Tells where the functions of the kernel in a machine are.
 type FindCode = dyn Fn(&Machine) -> Vec<Code>;
 
@@ -95,6 +98,7 @@ impl Host {
                 cpuid,
             },
             find_code: None,
+            note: None,
             kvm,
         })
     }
@@ -110,20 +114,30 @@ impl Host {
         self.find_code = Some(Box::new(find));
     }
 
-    /// The places of RDTSC in a machine's kernel.
-    fn replaced(&self, machine: &Machine) -> Replaced {
+    /// Whoever shows people, in one line each, what they should know when a recording begins.
+    pub fn set_note(&mut self, note: impl Fn(&str) + 'static) {
+        self.note = Some(Box::new(note));
+    }
+
+    /// The places of RDTSC in a machine's kernel; what people should know of it is told if it is recorded.
+    fn replaced(&self, machine: &Machine, recorded: bool) -> Replaced {
         let Some(find) = &self.find_code else {
             return Replaced::default();
         };
         let code = find(machine);
         let long = machine.cpu.state.efer & efer::LMA != 0;
         let replaced = Replaced::find(&machine.cpu.memory, self.wanted, &code, long);
-        log::info!(
-            "KVM: {} instructions in {} functions of the kernel are executed by the engine, reads of the time-stamp \
-             counter among them",
-            replaced.len(),
-            code.len()
-        );
+        if let Some(note) = self.note.as_ref().filter(|_| recorded) {
+            note(&match (code.len(), replaced.counters()) {
+                (0, _) => "KVM: the kernel's functions are not known here, so that RDTSC is not recorded: finding ticks \
+                           will fail where it is executed (Linux: record when it runs, --accel-before emulate \
+                           --record-from console:TEXT)"
+                    .to_string(),
+                (functions, counters) => format!(
+                    "KVM: RDTSC is recorded at {counters} places that were found in {functions} functions of the kernel"
+                ),
+            });
+        }
         replaced
     }
 
@@ -132,22 +146,25 @@ impl Host {
         vm::common_model(&self.kvm, &CpuModel::new(plan.cpu))
     }
 
-    /// In one line, how the guest's clocks work here.
-    pub fn clock_line(&self) -> String {
-        let scaling = self.kvm.check_extension(kvm_ioctls::Cap::TscControl);
-        let tsc = match scaling {
-            true => {
-                "the time-stamp counter is hidden (this host could scale it, which is not used)"
-            }
-            false => "the time-stamp counter is hidden from the guest",
-        };
-        match self.slowdown {
-            1 => format!("KVM: {tsc}"),
-            n => format!(
-                "KVM: {tsc}; this host's KVM executes the guest's kernel by software, guest time passes {n} times \
-                 slower"
-            ),
+    /// In one line, what this host's KVM is like.
+    pub fn line(&self) -> String {
+        let mut line = "KVM: the time-stamp counter is hidden from the guest".to_string();
+        if self.slowdown > 1 {
+            line += &format!(
+                "; the host's KVM executes the guest's kernel by software, guest time passes {} times slower",
+                self.slowdown
+            );
         }
+        let lacks = [
+            (self.made.calls, "SYSCALL and INT n of programs"),
+            (self.made.cpuid, "CPUID"),
+            (self.wanted.fxsave, "the kernel's FXSAVE"),
+        ];
+        let names: Vec<&str> = lacks.iter().filter(|l| l.0).map(|l| l.1).collect();
+        if !names.is_empty() {
+            line += &format!("; the engine executes {}", names.join(", "));
+        }
+        line
     }
 }
 
@@ -249,7 +266,7 @@ fn run_session(
     if host.made != Made::default() {
         vm.make_entries(host.made)?;
     }
-    let replaced = host.replaced(&machine);
+    let replaced = host.replaced(&machine, journal.records());
     let places = replaced.len() as u64;
     let mut session = Session::new(vm, machine, journal, clock, host.list_period, replaced)?;
     session.run(progress)?;

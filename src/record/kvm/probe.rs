@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 const NS_PER_INSTRUCTION: u64 = NS_PER_TICK;
 /// Iterations of the loop that is timed.
 const MEASURED: u64 = 4000;
+/// It is timed so often; the fastest counts, for others may use the host, too.
+const MEASUREMENTS: u32 = 4;
 /// Where the code of a probe is.
 const CODE: u64 = 0x8000;
 /// And where SYSCALL leads.
@@ -46,19 +48,23 @@ fn run(kvm: &kvm_ioctls::Kvm, memory: Memory, mut state: State) -> Result<Tried,
 
 /// How many times slower than the emulator the guest's kernel is executed; 1 where it is faster.
 pub fn slowdown(kvm: &kvm_ioctls::Kvm) -> Result<u32, KvmError> {
-    let mut memory = Memory::new(1 << 20)?;
-    // loop $; hlt
-    memory.write(CODE, &[0xe2, 0xfe, 0xf4]);
-    let mut state = State::reset();
-    state.seg[seg::CS].selector = 0;
-    state.seg_base[seg::CS] = 0;
-    state.gpr[gpr::RCX] = MEASURED;
-    state.set_rip(CODE);
-    let tried = run(kvm, memory, state)?;
-    if tried.left != Left::Halt {
-        log::warn!("the measuring loop ended by {:?}", tried.left);
+    let mut fastest = Duration::MAX;
+    for _ in 0..MEASUREMENTS {
+        let mut memory = Memory::new(1 << 20)?;
+        // loop $; hlt
+        memory.write(CODE, &[0xe2, 0xfe, 0xf4]);
+        let mut state = State::reset();
+        state.seg[seg::CS].selector = 0;
+        state.seg_base[seg::CS] = 0;
+        state.gpr[gpr::RCX] = MEASURED;
+        state.set_rip(CODE);
+        let tried = run(kvm, memory, state)?;
+        if tried.left != Left::Halt {
+            log::warn!("the measuring loop ended by {:?}", tried.left);
+        }
+        fastest = fastest.min(tried.took);
     }
-    let ns = tried.took.as_nanos() as u64 / MEASURED;
+    let ns = fastest.as_nanos() as u64 / MEASURED;
     Ok((ns / NS_PER_INSTRUCTION).clamp(1, 1000) as u32)
 }
 

@@ -11,7 +11,7 @@
 use crate::machine::Code;
 use crate::memory::{Memory, PAGE_BYTES};
 use iced_x86::{Decoder, DecoderOptions, Mnemonic};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 const INT3: u8 = 0xcc;
 
@@ -20,6 +20,7 @@ const INT3: u8 = 0xcc;
 pub struct Replaced {
     /// Guest-physical address and the byte that was there.
     places: BTreeMap<u64, u8>,
+    counters: usize,
 }
 
 /// What is replaced beside reads of the time-stamp counter.
@@ -43,12 +44,12 @@ impl Wanted {
 }
 
 /// Offsets of wanted instructions in a function, in code of so many bits.
-fn offsets(wanted: Wanted, code: &[u8], address: u64, bits: u32) -> BTreeSet<u64> {
+fn offsets(wanted: Wanted, code: &[u8], address: u64, bits: u32) -> BTreeMap<u64, Mnemonic> {
     let decoder = Decoder::with_ip(bits, code, address, DecoderOptions::NONE);
     decoder
         .into_iter()
         .filter(|i| wanted.has(i.mnemonic()))
-        .map(|i| i.ip().wrapping_sub(address))
+        .map(|i| (i.ip().wrapping_sub(address), i.mnemonic()))
         .collect()
 }
 
@@ -56,7 +57,7 @@ impl Replaced {
     /// Finds the places in functions. `long`: the code is known to be 64-bit code; otherwise only what is an
     /// instruction in 32-bit code, too, is taken.
     pub fn find(memory: &Memory, wanted: Wanted, functions: &[Code], long: bool) -> Replaced {
-        let mut places = BTreeMap::new();
+        let mut all = Replaced::default();
         let mut code = Vec::new();
         for function in functions {
             code.resize(function.bytes as usize, 0);
@@ -65,13 +66,20 @@ impl Replaced {
             let mut found = offsets(wanted, code, function.address, 64);
             if !long {
                 let also = offsets(wanted, code, function.address, 32);
-                found.retain(|offset| also.contains(offset));
+                found.retain(|offset, mnemonic| also.get(offset) == Some(mnemonic));
             }
-            for offset in found {
-                places.insert(function.gpa + offset, code[offset as usize]);
+            for (offset, mnemonic) in found {
+                all.places
+                    .insert(function.gpa + offset, code[offset as usize]);
+                all.counters += usize::from(matches!(mnemonic, Mnemonic::Rdtsc | Mnemonic::Rdtscp));
             }
         }
-        Replaced { places }
+        all
+    }
+
+    /// How many of them read the time-stamp counter.
+    pub fn counters(&self) -> usize {
+        self.counters
     }
 
     /// How many there are.
@@ -79,9 +87,10 @@ impl Replaced {
         self.places.len()
     }
 
-    /// Whether an instruction was replaced there.
-    pub fn contains(&self, gpa: u64) -> bool {
-        self.places.contains_key(&gpa)
+    /// Whether INT3 stands there for an instruction.
+    pub fn stands_at(&self, memory: &Memory, gpa: u64) -> bool {
+        let mut now = [0];
+        self.places.contains_key(&gpa) && memory.read(gpa, &mut now) == 1 && now[0] == INT3
     }
 
     /// Puts INT3 at all of them.
@@ -98,12 +107,8 @@ impl Replaced {
 
     /// Gives one back, unless the guest has written something else there.
     pub fn give_back(&self, memory: &mut Memory, gpa: u64) {
-        let mut now = [0];
-        if let Some(&byte) = self.places.get(&gpa)
-            && memory.read(gpa, &mut now) == 1
-            && now[0] == INT3
-        {
-            memory.write(gpa, &[byte]);
+        if self.stands_at(memory, gpa) {
+            memory.write(gpa, &[self.places[&gpa]]);
         }
     }
 

@@ -48,6 +48,9 @@ pub struct Session {
     task_priority: u64,
     /// Host time inside of the guest.
     in_guest: Duration,
+    /// While it slept.
+    waited: Duration,
+    began: Instant,
     counts: BTreeMap<&'static str, u64>,
     replaced: Replaced,
     /// All pages that were ever listed.
@@ -91,6 +94,8 @@ impl Session {
             list_period,
             task_priority,
             in_guest: Duration::ZERO,
+            waited: Duration::ZERO,
+            began: now,
             counts: BTreeMap::new(),
             replaced,
             written: BTreeSet::new(),
@@ -291,7 +296,9 @@ impl Session {
     fn wait(&mut self, now: Tick) -> Result<(), KvmError> {
         let interruptible = self.vm.interrupts_on();
         let live = &mut self.journal.live;
+        let waits = Instant::now();
         let wait = self.clock.stopped(|| live.wait(now, 0, interruptible));
+        self.waited += waits.elapsed();
         // A deadline that is due is looked at again by the loop.
         if wait == Wait::Ended && !self.journal.live.is_over() {
             self.journal.live.finish(EndReason::Halted);
@@ -505,6 +512,8 @@ impl Session {
             clock,
             counts,
             in_guest,
+            waited,
+            began,
             replaced,
             halted,
             written,
@@ -526,9 +535,15 @@ impl Session {
         machine.cpu.state_changed();
         let named = counts.into_iter().map(|(name, n)| (name.to_string(), n));
         let mut counts: BTreeMap<String, u64> = named.collect();
+        let awake = began.elapsed().saturating_sub(waited);
+        let outside = awake.saturating_sub(in_guest);
         counts.insert(
             "microseconds_in_guest".to_string(),
             in_guest.as_micros() as u64,
+        );
+        counts.insert(
+            "microseconds_outside".to_string(),
+            outside.as_micros() as u64,
         );
         Ok((machine, journal, clock, counts))
     }

@@ -192,6 +192,9 @@ impl Base {
     /// What in a page of RAM as it is now tells it from the page that `refusal` wanted, where that is known by lines.
     pub fn clue(&self, machine: &Machine, list: &PageList, refusal: &Refusal) -> Option<Clue> {
         let page = refusal.page as usize;
+        if page >= self.ram.pages() {
+            return None;
+        }
         let wanted = match refusal.row {
             Some(row) => *list.lines.get(row)?,
             None => compare::line_hashes(self.ram.page(page)),

@@ -12,6 +12,8 @@
 
 mod base;
 mod search;
+#[cfg(test)]
+mod tests;
 mod world;
 
 use super::divergence::Divergence;

@@ -4,7 +4,7 @@
 //! before (`cpu/awaited.rs`). What passes there is compared in full here.
 
 use super::base::Refusal;
-use super::{Failure, Resolver, Stop};
+use super::{Failure, Resolver, Stop, TICKS_MOST};
 use crate::cpu::state::{State, Vector, X87, activity, gpr};
 use crate::cpu::stops::Stops;
 use crate::machine::compare;
@@ -13,6 +13,8 @@ use crate::trace::{PageList, Stand};
 
 /// Ticks that a processor may make in a host nanosecond (a repeated string instruction moves many elements at once).
 const TICKS_PER_NS: u64 = 16;
+/// Fewer iterations are stopped at, each.
+const ITERATIONS_LEAST: u64 = 64;
 /// And without any time having passed.
 const TICKS_LEAST: u64 = 100_000;
 
@@ -70,7 +72,8 @@ impl Resolver {
         let budget = stand
             .elapsed_ns
             .saturating_mul(TICKS_PER_NS)
-            .saturating_add(TICKS_LEAST);
+            .saturating_add(TICKS_LEAST)
+            .min(TICKS_MOST);
         // The last breakpoint stays in the decoded code, where it mostly is the next one, too.
         self.machine.set_stops(Stops::new([stand.linear], []));
         let awaited = compare::awaited(&stand.general, stand.flags);
@@ -101,17 +104,17 @@ impl Resolver {
             last_row: None,
         };
         loop {
-            let mut until = last;
             if self.machine.cpu.state.rip() == stand.rip {
                 self.found.candidates += 1;
                 if self.fits(&mut wanted) {
                     return Ok(());
                 }
-                until = last.min(self.next_iteration(stand).unwrap_or(last));
+                if self.pass_iterations(stand, last)? {
+                    continue;
+                }
             }
-            match self.go(until)? {
+            match self.go(last)? {
                 Stop::Breakpoint => {}
-                Stop::Tick if self.machine.tick() < last => {}
                 Stop::Tick | Stop::Access => return Err(self.nowhere(stand, wanted.refused)),
             }
         }
@@ -165,14 +168,45 @@ impl Resolver {
         self.base.compare(&self.machine, list).err()
     }
 
-    /// The tick at which a repeated string instruction, if one is next, has the count that is wanted: it stays where it
-    /// is for many ticks, and counts down at each.
-    fn next_iteration(&self, stand: &Stand) -> Option<Tick> {
-        let repeated = self.machine.cpu.repeated()?;
-        let now = self.machine.cpu.state.gpr[gpr::RCX] & repeated.counts;
+    /// A repeated string instruction stands at the breakpoint for as many ticks as it counts down, and stops at each.
+    /// Goes to the one with the count that is wanted, or past all of them, if nothing else happens in between; gives
+    /// whether it did.
+    fn pass_iterations(&mut self, stand: &Stand, last: Tick) -> Result<bool, Failure> {
+        let cpu = &self.machine.cpu;
+        let Some(repeated) = cpu.repeated().filter(|r| !r.accesses_ports) else {
+            return Ok(false);
+        };
+        let count = cpu.state.gpr[gpr::RCX] & repeated.counts;
         let wanted = stand.general[gpr::RCX] & repeated.counts;
-        let iterations = now.checked_sub(wanted).filter(|&n| n > 0)?;
-        Some(self.machine.tick().saturating_add(iterations))
+        let (rip, start) = (cpu.state.rip(), cpu.tick());
+        let (ticks, left, rip_then) = if count > wanted {
+            (count - wanted, wanted, rip)
+        } else {
+            (count, 0, rip.wrapping_add(repeated.bytes))
+        };
+        let until = start.saturating_add(ticks);
+        if ticks < ITERATIONS_LEAST || until > last {
+            return Ok(false);
+        }
+        let Some(mark) = self.base.mark(&self.machine) else {
+            return Ok(false);
+        };
+        let (world, made, digested) = (self.world.position(), self.world.made(), self.digested);
+        self.machine.cpu.ignore_stops(true);
+        let stop = self.go(until);
+        self.machine.cpu.ignore_stops(false);
+        // Every tick counted one down: there was no fault, and nothing was left and begun again.
+        let state = &self.machine.cpu.state;
+        let there = state.rip() == rip_then && state.gpr[gpr::RCX] & repeated.counts == left;
+        if stop? == Stop::Tick && there {
+            return Ok(true);
+        }
+        let back = self.base.restore_mark(&mut self.machine, &mark);
+        self.world.seek(&world, made);
+        self.world.set_target(self.world.accesses() + 1);
+        self.digested = digested;
+        back.map_err(|error| self.nowhere(stand, Some(error.to_string())))?;
+        Ok(false)
     }
 
     /// No place fits (any more); `refused` is what differed in RAM at the first where registers do.

@@ -68,7 +68,7 @@ impl Session {
     pub(super) fn execute(&mut self) -> Result<(), KvmError> {
         let cpu = &mut self.machine.cpu;
         let replaced = cpu.probe(cpu.linear_rip());
-        let Some(gpa) = replaced.filter(|&gpa| self.replaced.contains(gpa)) else {
+        let Some(gpa) = replaced.filter(|&gpa| self.replaced.stands_at(&cpu.memory, gpa)) else {
             return self.execute_there();
         };
         self.replaced.give_back(&mut cpu.memory, gpa);
