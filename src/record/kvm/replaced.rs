@@ -168,7 +168,7 @@ mod tests {
         let there = page(&memory, 0x6000);
         assert_eq!(there[..5], [0x31, 0xcc, 0x01, 0xf9, 0x0f]);
         let seen = replaced.page(0x6000, &there).unwrap();
-        assert_eq!(seen[..9], code[6..]);
+        assert_eq!(seen[..11], code[6..]);
         assert!(replaced.page(0x7000, &page(&memory, 0x7000)).is_none());
         replaced.give_all_back(&mut memory);
         let mut now = [0; 17];
