@@ -364,7 +364,7 @@ fn a_full_disk_ends_a_recording_under_kvm_and_loses_nothing() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     let errors: Vec<&str> = said
         .lines()
-        .filter(|line| !line.contains("KVM: the"))
+        .filter(|line| !line.contains("retrovisor: KVM: "))
         .collect();
     assert_eq!(errors.len(), 1, "{said}");
     assert!(errors[0].contains("cannot write the recording"), "{said}");

@@ -135,6 +135,9 @@ impl Host {
                            will fail where it is executed (Linux: record when it runs, --accel-before emulate \
                            --record-from console:TEXT)"
                     .to_string(),
+                (functions, 0) => {
+                    format!("KVM: the kernel's {functions} functions do not read the time-stamp counter")
+                }
                 (functions, counters) => format!(
                     "KVM: RDTSC is recorded at {counters} places that were found in {functions} functions of the kernel"
                 ),
