@@ -30,7 +30,7 @@ const KVM_SET_DEVICE_ATTR: libc::c_ulong = device_attr(0xe1);
 const KVM_GET_DEVICE_ATTR: libc::c_ulong = device_attr(0xe2);
 const KVM_HAS_DEVICE_ATTR: libc::c_ulong = device_attr(0xe3);
 
-/// Does something with the attribute KVM_VCPU_TSC_OFFSET of a vCPU (Documentation/virt/kvm/devices/vcpu.rst, 4.1).
+/// Does something with the attribute KVM_VCPU_TSC_OFFSET of a vCPU (virt/kvm/devices/vcpu.rst of the kernel).
 fn tsc_offset_attr(vcpu: &VcpuFd, request: libc::c_ulong, offset: &mut u64) -> io::Result<()> {
     let attr = kvm_device_attr {
         flags: 0,

@@ -1,12 +1,14 @@
 //! A time-stamp counter that stands still while the guest runs, so that RDTSC anywhere reads what the recorder knows.
 //!
 //! Where the host can scale it (KVM_CAP_TSC_CONTROL), the guest's counter runs at 1 kHz: it is the same for a
-//! millisecond. Before the guest is entered it is set to the wanted value by its offset, which moves it at once and
-//! exactly (KVM API, 4.98 of vCPU attributes: KVM_VCPU_TSC_OFFSET; a write of IA32_TSC is rounded to what other
-//! processors have). The offset does not move the moments at which it changes ("flips"): these are the host counter's.
-//! They are learnt by watching one; a guest leaves before the next, and afterwards the counter must not have changed.
+//! millisecond (KVM API, 4.55). Before the guest is entered it is set to the wanted value by its offset, which moves it
+//! at once and exactly (the kernel's virt/kvm/devices/vcpu.rst, KVM_VCPU_TSC_OFFSET; a write of IA32_TSC may be made
+//! something else, for several processors to agree). The offset does not move the moments at which the counter changes
+//! ("flips"): these are the host counter's. They are learnt by watching one; a guest leaves before the next, and
+//! afterwards the counter must not have changed.
 //!
 //! A processor's ratio is a fixed-point number, so that a period is not quite a millisecond; it is measured, too.
+//! `probe.rs` tries all of it before anybody relies on it.
 
 use super::error::KvmError;
 use super::vm::Vm;
