@@ -2,7 +2,7 @@
 //! reads are known.
 
 use super::tests::{Scratch, config, finish, start};
-use super::{ResolveError, resolve};
+use super::{ResolveError, Resolver, resolve};
 use crate::cpu::Cpu;
 use crate::cpu::cpuid::CpuModel;
 use crate::cpu::run::Exit;
@@ -356,4 +356,27 @@ fn a_read_before_the_counter_was_set_diverges() {
         events.retain(|event| !matches!(event.what, What::Counter { .. }));
     });
     assert!(error.contains("did not see"), "{error}");
+}
+
+#[test]
+fn endless_reads_do_not_fill_memory() {
+    let scratch = Scratch::new("counter-endless");
+    let untimed = scratch.0.join("untimed.rvr");
+    let program = Program {
+        code: REPEATS,
+        stands: &[],
+        end: 60_000,
+        lists: true,
+    };
+    record(&untimed, &program, |_| {});
+    let recording = Arc::new(Recording::open(&untimed).unwrap());
+    let mut resolver = Resolver::new(&recording, &scratch.0.join("timed.rvr")).unwrap();
+    resolver.world.set_timed_max(5000);
+    let error = match resolver.stretch() {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("ten thousand reads are kept"),
+    };
+    // A round is six ticks; the 5001st read is the second of its round.
+    assert!(error.contains("diverges at tick 30002"), "{error}");
+    assert!(resolver.world.made() <= 5001);
 }

@@ -12,9 +12,9 @@ use std::sync::Arc;
 /// Where the local APIC's task priority register is after reset.
 const LAPIC_TASK_PRIORITY: u64 = devices::map::LAPIC_BASE + 0x80;
 
-/// Where RDTSC is no access nothing else bounds how many events a guest makes. The recorder looks at RAM every tenth of
-/// a second at least, in which a processor executes no more RDTSCs than this.
-const TIMED_MAX: usize = 1 << 24;
+/// Where RDTSC is no access nothing else bounds how many events a guest makes. The recorder looks at RAM every fiftieth
+/// of a second at least, in which a processor executes no more RDTSCs than this.
+const TIMED_MAX: usize = 1 << 23;
 
 /// A difference, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub struct JournalWorld {
     mismatch: Option<Mismatch>,
     /// What was met, with ticks.
     timed: Vec<Event>,
+    /// There may be so many of them for RDTSC to add one.
+    timed_max: usize,
 }
 
 impl JournalWorld {
@@ -72,6 +74,7 @@ impl JournalWorld {
             halted_at: None,
             mismatch: None,
             timed: Vec::new(),
+            timed_max: TIMED_MAX,
         }
     }
 
@@ -127,6 +130,12 @@ impl JournalWorld {
     /// From here on the time-stamp counter reads this.
     pub fn set_counter(&mut self, value: u64) {
         self.counter = Some(value);
+    }
+
+    /// Between two looks at RAM there are no more than so many events.
+    #[cfg(test)]
+    pub fn set_timed_max(&mut self, events: usize) {
+        self.timed_max = events;
     }
 
     /// Lets an interrupt arrive at the tick where the machine is.
@@ -294,11 +303,11 @@ impl World for JournalWorld {
 
     fn tsc(&mut self, now: Tick, _cpu: usize) -> u64 {
         if let Some(value) = self.counter {
-            if self.timed.len() < TIMED_MAX {
+            if self.timed.len() < self.timed_max {
                 self.push(now, What::Tsc { value });
             } else {
                 let recorded = "a look at RAM within so many events".to_string();
-                self.fail(recorded, format!("{TIMED_MAX} events without one"));
+                self.fail(recorded, format!("{} events without one", self.timed_max));
             }
             return value;
         }

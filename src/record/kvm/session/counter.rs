@@ -15,13 +15,15 @@ use std::time::{Duration, Instant};
 /// In a guest that makes no accesses the counter goes on this often.
 const PERIOD: Duration = Duration::from_millis(5);
 /// RAM is looked at this often at least: RDTSC is no access, and nothing else bounds what finding ticks has to keep.
-pub(super) const LIST_PERIOD_MAX: Duration = Duration::from_millis(100);
+pub(super) const LIST_PERIOD_MAX: Duration = Duration::from_millis(20);
 
 /// What a session knows of the counter that it holds.
 pub struct Held {
     scaled: Scaled,
     /// When it went on last.
     moved: Instant,
+    /// It changed by itself: whether the guest has seen that should be known soon.
+    changed: bool,
 }
 
 impl Held {
@@ -30,6 +32,7 @@ impl Held {
         Ok(Held {
             scaled: Scaled::new(vm)?,
             moved: Instant::now(),
+            changed: false,
         })
     }
 }
@@ -44,13 +47,14 @@ impl Session {
             let value = self.journal.live.tsc(now, 0);
             self.journal.set_counter(value);
             held.moved = Instant::now();
+            held.changed = false;
         }
     }
 
     /// Whether the guest should be placed, for its counter to go on.
     pub(super) fn counter_is_due(&self) -> bool {
         let held = self.held.as_ref();
-        held.is_some_and(|held| held.moved.elapsed() >= PERIOD)
+        held.is_some_and(|held| held.changed || held.moved.elapsed() >= PERIOD)
     }
 
     /// Kicks the guest after so long at most, and makes it read what it shall read until then.
@@ -67,11 +71,12 @@ impl Session {
     }
 
     /// The guest has run: counts if its counter did not stand still. It need not have read it; if it did, finding ticks
-    /// says so.
+    /// says so at the next state that is recorded.
     pub(super) fn check_counter(&mut self) -> Result<(), KvmError> {
         if let Some(held) = &mut self.held
             && !held.scaled.is_held(&mut self.vm)?
         {
+            held.changed = true;
             self.count("counter_changed");
         }
         Ok(())
