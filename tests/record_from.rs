@@ -150,6 +150,7 @@ fn guests_are_recorded_from_a_moment_on() {
         ("modes", "", console("long\n")),
         ("modes", "", console("task gate")),
         ("debug", "", console("1000 v")),
+        ("rings", "", at("rings", "user")),
         ("latch", "", port(0x80, Some(1))),
         ("latch", "", port(0x80, Some(2))),
     ];
@@ -369,7 +370,7 @@ fn handed_over() -> Vec<(&'static str, &'static str, &'static str, EndReason, Fr
             EndReason::DebugExit(4),
             port(0x20, Some(0x20)),
         ),
-        // What it prints depends on when its interrupts come.
+        // What these print depends on when their interrupts come.
         ("busy", "h", "", EndReason::DebugExit(6), at("busy", "busy")),
         (
             "busy",
@@ -384,41 +385,51 @@ fn handed_over() -> Vec<(&'static str, &'static str, &'static str, EndReason, Fr
 /// Runs all of them, recorded by the first engine and before that by the second.
 fn hand_over(engines: (Engine, Engine), what: &str) {
     for (name, typed, printed, reason, from) in handed_over() {
-        let elf = fs::read(guest(name)).unwrap();
-        let mut plan = plan(&elf, name, GUEST_RAM);
-        plan.guest_ns_max = Some(1_000_000_000);
-        let directory = scratch(&format!("over-{name}"));
-        let name = format!("{name} from {from:?}, {what}");
-        let parted = phases::run(
-            &plan,
-            engines,
-            (from, None),
-            (typed.as_bytes(), &[]),
-            &directory,
-        );
-        assert_eq!(parted.ended.reason, reason, "{name}");
-        assert_eq!(parted.parts.len(), 1, "{name}");
-        if !printed.is_empty() {
-            assert_eq!(String::from_utf8_lossy(&parted.console), printed, "{name}");
-        }
-        check_part(&parted, 0, &name);
-        let path = &parted.parts[0].path;
-        let recording = Arc::new(Recording::open(path).unwrap());
-        let (_, replayer, _) = replay(path, &name);
-        compare_machines(&parted.ended.machine, &replayer.machine, &name);
-        let under_kvm = recording.config().accel == Accel::Kvm;
-        assert_eq!(under_kvm, matches!(engines.0, Engine::Kvm(_)), "{name}");
-        // Guest time does not go back where an engine takes over.
-        let start = recording.config().start.as_ref().unwrap().guest_ns;
-        let mut times = plain(&recording);
-        let mut last = 0;
-        for tick in (0..=recording.last_tick()).step_by(1 + recording.last_tick() as usize / 50) {
-            run_to(&mut times, tick);
-            let now = times.world.guest_time(tick);
-            assert!(now >= start.max(last), "{name}: {now} after {last}");
-            last = now;
-        }
+        hand_one_over(engines, what, (name, typed, printed, reason, from));
     }
+}
+
+fn hand_one_over(
+    engines: (Engine, Engine),
+    what: &str,
+    (name, typed, printed, reason, from): (&str, &str, &str, EndReason, From),
+) {
+    let elf = fs::read(guest(name)).unwrap();
+    let mut plan = plan(&elf, name, GUEST_RAM);
+    plan.guest_ns_max = Some(1_000_000_000);
+    let directory = scratch(&format!("over-{name}"));
+    let name = format!("{name} from {from:?}, {what}");
+    let parted = phases::run(
+        &plan,
+        engines,
+        (from, None),
+        (typed.as_bytes(), &[]),
+        &directory,
+    );
+    assert_eq!(parted.ended.reason, reason, "{name}");
+    assert_eq!(parted.parts.len(), 1, "{name}");
+    if !printed.is_empty() {
+        assert_eq!(String::from_utf8_lossy(&parted.console), printed, "{name}");
+    }
+    check_part(&parted, 0, &name);
+    let path = &parted.parts[0].path;
+    let recording = Arc::new(Recording::open(path).unwrap());
+    let (_, replayer, _) = replay(path, &name);
+    compare_machines(&parted.ended.machine, &replayer.machine, &name);
+    let under_kvm = recording.config().accel == Accel::Kvm;
+    assert_eq!(under_kvm, matches!(engines.0, Engine::Kvm(_)), "{name}");
+    // Guest time does not go back where an engine takes over, nor later. (Between what arrives from outside, a
+    // recording of KVM has but an estimate of it.)
+    let start = recording.config().start.as_ref().unwrap().guest_ns;
+    let end = recording.end().unwrap().guest_ns.unwrap();
+    let clocks = events(&recording).into_iter().filter_map(|event| {
+        let What::Clock { tsc_offset } = event.what else {
+            return None;
+        };
+        Some(tsc_offset.wrapping_add(event.tick * NS_PER_TICK))
+    });
+    let times: Vec<u64> = [start].into_iter().chain(clocks).chain([end]).collect();
+    assert!(start > 0 && times.is_sorted(), "{name}: {times:?}");
 }
 
 /// Finds the ticks of a part if it has none, replays it, and compares the console.
@@ -453,6 +464,27 @@ fn a_guest_is_handed_over_to_kvm() {
 fn a_guest_is_handed_over_from_kvm() {
     if let Some(host) = host("a_guest_is_handed_over_from_kvm") {
         hand_over((Engine::Emulator, Engine::Kvm(&host)), "KVM to emulator");
+    }
+}
+
+#[test]
+fn a_program_under_kvm_is_recorded_from_an_instruction_on() {
+    const TEST: &str = "a_program_under_kvm_is_recorded_from_an_instruction_on";
+    let Some(host) = host(TEST) else {
+        return;
+    };
+    let elf = fs::read(guest("rings")).unwrap();
+    let case = || {
+        let from = From::Moment(address(&elf, "user"));
+        ("rings", "", "", EndReason::DebugExit(7), from)
+    };
+    let from_emulator = (Engine::Kvm(&host), Engine::Emulator);
+    hand_one_over(from_emulator, "emulator to KVM", case());
+    if !host.breaks_in_programs() {
+        return skip(TEST, "this host's KVM has no breakpoints in ring 3");
+    }
+    for recorded in [Engine::Kvm(&host), Engine::Emulator] {
+        hand_one_over((recorded, Engine::Kvm(&host)), "from KVM", case());
     }
 }
 

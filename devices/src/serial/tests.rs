@@ -180,6 +180,9 @@ fn the_tap_hears_what_the_port_sends() {
         let (reg, value) = (random.below(8) as u16, random.next() as u8);
         p.w(reg, value);
         heard.extend_from_slice(&tap.write(COM1 + reg, 1, value.into()));
+        // One that begins in the middle hears the same from there on.
+        assert_eq!(tap, p.serial.tap());
+        assert_eq!(tap, ConsoleTap::resume(tap.dlab(), tap.looped()));
     }
     assert!(heard.len() > 500, "{}", heard.len());
     assert_eq!(heard, p.out.console);

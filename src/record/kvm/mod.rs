@@ -74,6 +74,7 @@ pub struct Host {
     wanted: Wanted,
     find_code: Option<Box<FindCode>>,
     note: Option<Box<Note>>,
+    breaks_in_programs: bool,
 }
 
 /// Hears, in one line each, what people should know.
@@ -106,6 +107,7 @@ impl Host {
             },
             find_code: None,
             note: None,
+            breaks_in_programs: probe::breaks_in_programs(&kvm)?,
             kvm,
         })
     }
@@ -154,6 +156,11 @@ impl Host {
             });
         }
         replaced
+    }
+
+    /// Whether it is noticed that execution comes to an address in ring 3. In ring 0 it always is.
+    pub fn breaks_in_programs(&self) -> bool {
+        self.breaks_in_programs
     }
 
     /// The processor of a plan that is the same in the engine and here.
@@ -284,7 +291,15 @@ fn run_session(
     writer: Option<Writer>,
     progress: &mut dyn FnMut(GuestNs, u64),
 ) -> Result<Ran, KvmError> {
-    let journal = Journal::new(live, writer);
+    let mut journal = Journal::new(live, writer);
+    // Programs are in the lower half, mostly.
+    let low = |linear: u64| linear >> 63 == 0;
+    if !host.breaks_in_programs
+        && journal.live.watch().address().is_some_and(low)
+        && let Some(note) = &host.note
+    {
+        note("KVM: this host's KVM notices an address in ring 0 only, and not in programs");
+    }
     let clock = HostClock::new(host.slowdown);
     // SAFETY: the session holds the machine until the virtual one is dropped, and uses its RAM between runs only.
     let mut vm = unsafe { Vm::new(&host.kvm, &machine.cpu.memory, machine.cpu.model())? };

@@ -30,10 +30,23 @@ struct Tried {
 }
 
 /// Runs a state with the machine's memory until it leaves the guest.
-fn run(kvm: &kvm_ioctls::Kvm, memory: Memory, mut state: State) -> Result<Tried, KvmError> {
+fn run(kvm: &kvm_ioctls::Kvm, memory: Memory, state: State) -> Result<Tried, KvmError> {
+    run_to(kvm, memory, state, None)
+}
+
+/// The same, or until the instruction at an address comes next.
+fn run_to(
+    kvm: &kvm_ioctls::Kvm,
+    memory: Memory,
+    mut state: State,
+    address: Option<u64>,
+) -> Result<Tried, KvmError> {
     // SAFETY: the machine is dropped before the memory, which nobody else uses.
     let mut vm = unsafe { Vm::new(kvm, &memory, &vm::common_model(kvm, &CpuModel::native())?)? };
     vm.load(&state, 0)?;
+    if let Some(address) = address {
+        vm.break_at(address)?;
+    }
     let start = Instant::now();
     vm.kick_in(Duration::from_secs(1));
     let left = vm.enter()?;
@@ -108,6 +121,16 @@ pub fn makes_entries(kvm: &kvm_ioctls::Kvm) -> Result<bool, KvmError> {
     let ring = tried.state.cpl;
     log::debug!("SYSCALL of ring 3 left by {:?} in ring {ring}", tried.left);
     Ok(matches!(tried.left, Left::Out { .. }) && ring == 0)
+}
+
+/// Whether a breakpoint of ours is noticed in ring 3.
+pub fn breaks_in_programs(kvm: &kvm_ioctls::Kvm) -> Result<bool, KvmError> {
+    let (mut memory, state) = long_mode(3)?;
+    // Twice nop; then out 0x80, al, which nobody here may and nothing handles.
+    memory.write(CODE, &[0x90, 0x90, 0xe6, 0x80]);
+    let tried = run_to(kvm, memory, state, Some(CODE + 1))?;
+    log::debug!("A breakpoint in ring 3 left by {:?}", tried.left);
+    Ok(tried.left == Left::Breakpoint && tried.state.rip() == CODE + 1)
 }
 
 /// Whether FXSAVE of ring 0 writes what processors do, which leave the last 96 bytes alone (SDM volume 1, 10.5.1).
