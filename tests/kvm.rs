@@ -120,7 +120,12 @@ fn guests_run_under_kvm_as_in_the_emulator_and_replay_exactly() {
     let Some(host) = host("guests_run_under_kvm_as_in_the_emulator_and_replay_exactly") else {
         return;
     };
-    println!("{}", host.line());
+    let line = host.line();
+    println!("{line}");
+    assert!(
+        line.contains("by INT3") || line.contains("by a counter that is scaled"),
+        "{line}"
+    );
     for (name, typed, printed, end) in GUESTS {
         let (run, found) = guest(&host, name, typed.as_bytes());
         println!("{name}: {:?} {found:?}", run.outcome);

@@ -169,6 +169,7 @@ pub(super) fn config(plan: &Plan, prepared: &Prepared) -> MachineConfig {
         digest_distance_ticks: DIGEST_DISTANCE,
         ns_per_tick: NS_PER_TICK,
         untimed: false,
+        counter: false,
         start: None,
     }
 }

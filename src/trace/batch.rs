@@ -67,6 +67,7 @@ fn split(event: &Event) -> (Site, u64) {
         ),
         What::MsrWrite { msr, ok } => (u8::from(ok), u64::from(msr), 0),
         What::Tsc { value } | What::Random { value } | What::TprRead { value } => (0, 0, value),
+        What::Counter { value } => (0, 0, value),
         What::Clock { tsc_offset } => (0, 0, tsc_offset),
         What::Interrupt { vector } | What::Sipi { vector } => (0, 0, u64::from(vector)),
         What::Nmi | What::Init | What::Digest(_) => (0, 0, 0),
@@ -389,5 +390,6 @@ fn join(
         Kind::Pages => What::Pages {
             bytes: blobs.blob(values.varint()?)?,
         },
+        Kind::Counter => What::Counter { value },
     })
 }

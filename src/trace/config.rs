@@ -21,8 +21,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::Error;
 use super::{
-    TRACE_VERSION, TRACE_VERSION_NEWEST, TRACE_VERSION_OLDEST, TRACE_VERSION_STARTED,
-    TRACE_VERSION_UNTIMED, limits,
+    TRACE_VERSION, TRACE_VERSION_COUNTER, TRACE_VERSION_NEWEST, TRACE_VERSION_OLDEST,
+    TRACE_VERSION_STARTED, TRACE_VERSION_UNTIMED, limits,
 };
 
 pub(super) const MAGIC: [u8; 8] = *b"\x89RVR\r\n\x1a\n";
@@ -155,6 +155,9 @@ pub struct MachineConfig {
     /// Whether events are told by accesses instead of ticks: see the head of `trace`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub untimed: bool,
+    /// Untimed recordings: what RDTSC reads between accesses is told by [`super::What::Counter`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub counter: bool,
     /// Where the outside stood at tick 0; `None` for a machine that was just switched on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<Start>,
@@ -193,6 +196,9 @@ impl MachineConfig {
         if self.ns_per_tick == 0 || self.digest_distance_ticks == 0 {
             return Some("a tick or a digest distance of length 0".into());
         }
+        if self.counter && !self.untimed {
+            return Some("ticks, and a counter that is told between accesses".into());
+        }
         if let Some(start) = &self.start
             && start.task_priority > 15
         {
@@ -217,6 +223,7 @@ impl MachineConfig {
         let mut header = Vec::with_capacity(PREFIX_BYTES + config.len());
         header.extend_from_slice(&MAGIC);
         let version = match (&self.start, self.untimed) {
+            _ if self.counter => TRACE_VERSION_COUNTER,
             (Some(_), _) => TRACE_VERSION_STARTED,
             (None, true) => TRACE_VERSION_UNTIMED,
             (None, false) => TRACE_VERSION,

@@ -119,6 +119,11 @@ pub enum What {
         /// See there.
         bytes: Box<[u8]>,
     },
+    /// Untimed recordings only: from here on the time-stamp counter reads this, and reading it is no access.
+    Counter {
+        /// Before the processor's own TSC_ADJUST.
+        value: u64,
+    },
 }
 
 /// Where a processor stands that ran without anybody counting its instructions: a state instead of a tick.
@@ -218,6 +223,7 @@ pub enum Kind {
     Check = 17,
     Stand = 18,
     Pages = 19,
+    Counter = 20,
 }
 
 /// A row of the table of events: kind, name in `info` and JSON, class, who writes it, who consumes it.
@@ -225,7 +231,7 @@ pub type KindRow = (Kind, &'static str, Class, &'static str, &'static str);
 
 /// All kinds of event, in the order of their numbers, from 1.
 #[rustfmt::skip]
-pub const KINDS: [KindRow; 19] = [
+pub const KINDS: [KindRow; 20] = [
     (Kind::PioRead, "pio_read", Class::Answer, "recorder, at IN", "replay, at IN"),
     (Kind::MmioRead, "mmio_read", Class::Answer, "recorder, at a load beside RAM", "replay, at that load"),
     (Kind::MsrRead, "msr_read", Class::Answer, "recorder, at RDMSR", "replay, at RDMSR"),
@@ -245,6 +251,7 @@ pub const KINDS: [KindRow; 19] = [
     (Kind::Check, "check", Class::Check, "recorder on hardware, after accesses", "resolving"),
     (Kind::Stand, "stand", Class::Check, "recorder on hardware, before what arrives", "resolving"),
     (Kind::Pages, "pages", Class::Check, "recorder on hardware, periodically", "resolving"),
+    (Kind::Counter, "counter", Class::Arrival, "recorder on hardware that scales it", "resolving, for RDTSC"),
 ];
 
 impl Kind {
@@ -293,6 +300,7 @@ impl What {
             Self::Check { .. } => Kind::Check,
             Self::Stand(_) => Kind::Stand,
             Self::Pages { .. } => Kind::Pages,
+            Self::Counter { .. } => Kind::Counter,
         }
     }
 }
@@ -334,6 +342,7 @@ impl fmt::Display for What {
             Self::Check { registers } => write!(f, "registers {registers:016x}"),
             Self::Stand(stand) => write!(f, "a state with RIP {:#x}", stand.rip),
             Self::Pages { bytes } => write!(f, "hashes of pages, {} bytes", bytes.len()),
+            Self::Counter { value } => write!(f, "time-stamp counter stands at {value}"),
         }
     }
 }

@@ -56,8 +56,12 @@ pub const TRACE_VERSION_UNTIMED: u32 = 2;
 /// does not know that field would get the guest's clock wrong.
 pub const TRACE_VERSION_STARTED: u32 = 3;
 
+/// Version of the format of untimed recordings that tell what RDTSC reads between accesses
+/// ([`MachineConfig::counter`]), from the middle of a run or not: an event kind that only they have.
+pub const TRACE_VERSION_COUNTER: u32 = 4;
+
 /// The newest version that can be read.
-pub const TRACE_VERSION_NEWEST: u32 = TRACE_VERSION_STARTED;
+pub const TRACE_VERSION_NEWEST: u32 = TRACE_VERSION_COUNTER;
 
 /// The oldest version that can still be read.
 pub const TRACE_VERSION_OLDEST: u32 = 1;

@@ -24,6 +24,7 @@ fn config() -> MachineConfig {
         digest_distance_ticks: 1000,
         ns_per_tick: 8,
         untimed: false,
+        counter: false,
         start: None,
     }
 }

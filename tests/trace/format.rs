@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use retrovisor::trace::{
     Digest, Error, Event, MachineConfig, PAGE_LINES, PageHash, PageList, Recording, Stand, Start,
-    TRACE_VERSION, TRACE_VERSION_NEWEST, TRACE_VERSION_OLDEST, TRACE_VERSION_STARTED,
-    TRACE_VERSION_UNTIMED, What,
+    TRACE_VERSION, TRACE_VERSION_COUNTER, TRACE_VERSION_NEWEST, TRACE_VERSION_OLDEST,
+    TRACE_VERSION_STARTED, TRACE_VERSION_UNTIMED, What,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -158,6 +158,30 @@ fn started_config() -> MachineConfig {
     }
 }
 
+/// The configuration of a recording without ticks that tells what RDTSC reads.
+fn counter_config() -> MachineConfig {
+    MachineConfig {
+        counter: true,
+        ..untimed_config()
+    }
+}
+
+/// The kind of event that only these have, among others.
+fn counter_sample() -> Vec<Event> {
+    let mut sample = untimed_sample();
+    let last = sample[sample.len() - 1].tick;
+    for (tick, value) in [(0, 5), (last, 1 << 40), (last, (1 << 40) + 1_000_000)] {
+        let counter = Event {
+            tick,
+            cpu: 0,
+            what: What::Counter { value },
+        };
+        let at = sample.partition_point(|event| event.tick <= tick);
+        sample.insert(at, counter);
+    }
+    sample
+}
+
 /// A list of one page.
 fn by_line_rows(page: &PageHash) -> Box<[u8]> {
     let list = PageList {
@@ -276,6 +300,18 @@ fn a_change_of_the_format_needs_a_new_version() {
         (3, "eced733a0c77ab86".into()),
         "the same for recordings from the middle of a run and TRACE_VERSION_STARTED"
     );
+    record_as(
+        &counter_config(),
+        &path,
+        &sample_ram(),
+        &counter_sample(),
+        4,
+    );
+    assert_eq!(
+        (TRACE_VERSION_COUNTER, meaning(&path)),
+        (4, "46e925eb1ad3594c".into()),
+        "the same for recordings that tell what RDTSC reads and TRACE_VERSION_COUNTER"
+    );
     let untimed = MachineConfig {
         untimed: true,
         ..started_config()
@@ -284,6 +320,14 @@ fn a_change_of_the_format_needs_a_new_version() {
     let recording = Recording::open(&path).expect("opened");
     assert_eq!(recording.version(), TRACE_VERSION_STARTED);
     assert_eq!(recording.config(), &untimed);
+    let counter = MachineConfig {
+        counter: true,
+        ..untimed
+    };
+    record_as(&counter, &path, &sample_ram(), &counter_sample(), 4);
+    let recording = Recording::open(&path).expect("opened");
+    assert_eq!(recording.version(), TRACE_VERSION_COUNTER);
+    assert_eq!(recording.config(), &counter);
 }
 
 #[test]
@@ -293,6 +337,7 @@ fn recordings_of_every_version_still_open() {
         (TRACE_VERSION, config(), format_sample()),
         (TRACE_VERSION_UNTIMED, untimed_config(), untimed_sample()),
         (TRACE_VERSION_STARTED, started_config(), format_sample()),
+        (TRACE_VERSION_COUNTER, counter_config(), counter_sample()),
     ] {
         let newest = folder.join(format!("v{version}.rvr"));
         if !newest.exists() {
@@ -310,6 +355,7 @@ fn recordings_of_every_version_still_open() {
         let (config, sample) = match recording.version() {
             TRACE_VERSION_UNTIMED => (untimed_config(), untimed_sample()),
             TRACE_VERSION_STARTED => (started_config(), format_sample()),
+            TRACE_VERSION_COUNTER => (counter_config(), counter_sample()),
             _ => (config(), format_sample()),
         };
         assert_eq!(recording.config(), &config, "{}", path.display());

@@ -254,7 +254,11 @@ fn only_recordings_are_replaced() {
         start: Some(start),
         ..config()
     };
-    for impossible in [none, priority] {
+    let counter = MachineConfig {
+        counter: true,
+        ..config()
+    };
+    for impossible in [none, priority, counter] {
         assert!(matches!(
             Writer::create(&path, &impossible),
             Err(Error::Misuse { .. })

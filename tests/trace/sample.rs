@@ -93,6 +93,7 @@ pub fn config() -> MachineConfig {
         digest_distance_ticks: 1 << 22,
         ns_per_tick: 8,
         untimed: false,
+        counter: false,
         start: None,
     }
 }
@@ -191,6 +192,9 @@ pub fn random_what(random: &mut Random) -> What {
                 bytes: random.bytes(len),
             }
         }
+        Kind::Counter => What::Counter {
+            value: random.any(),
+        },
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Journal {
     /// `None`: the run is not recorded.
     writer: Option<Writer>,
     accesses: u64,
+    /// What the guest's time-stamp counter reads, where it is held: no access then.
+    counter: Option<u64>,
     failure: Option<Error>,
     flushed: Instant,
 }
@@ -33,6 +35,7 @@ impl Journal {
             live,
             writer,
             accesses: 0,
+            counter: None,
             failure: None,
             flushed: Instant::now(),
         }
@@ -101,6 +104,19 @@ impl Journal {
             tsc_offset: guest_ns,
         });
         self.push(what);
+    }
+
+    /// What the guest's time-stamp counter reads, where it is held.
+    pub fn counter(&self) -> Option<u64> {
+        self.counter
+    }
+
+    /// From here on it reads this.
+    pub fn set_counter(&mut self, value: u64) {
+        if self.counter != Some(value) {
+            self.counter = Some(value);
+            self.push(What::Counter { value });
+        }
     }
 
     /// Something that is not the guest wrote to RAM here.
@@ -209,6 +225,9 @@ impl World for Journal {
     }
 
     fn tsc(&mut self, now: Tick, cpu: usize) -> u64 {
+        if let Some(value) = self.counter {
+            return value;
+        }
         let value = self.live.tsc(now, cpu);
         self.answer(What::Tsc { value });
         value

@@ -7,7 +7,7 @@
 //! journal   what is written                           clock     guest time
 //! kick      a timer that makes it leave the guest     ioctl     what kvm-ioctls does not have
 //! probe     what this host's KVM does not do         entries   SYSCALL and INT n where it does not
-//! replaced  RDTSC in the kernel's text
+//! replaced  RDTSC in the kernel's text              scaled    or a counter that stands still
 //! ```
 //!
 //! What is synchronous needs its order only. What comes by itself (an interrupt) is written with the state at which it
@@ -22,6 +22,7 @@ mod journal;
 mod kick;
 mod probe;
 mod replaced;
+mod scaled;
 mod session;
 mod vm;
 
@@ -39,8 +40,9 @@ use crate::trace::{Accel, EndReason, MachineConfig, Writer};
 use clock::HostClock;
 use entries::Made;
 use journal::Journal;
+use probe::Scaling;
 use replaced::{Replaced, Wanted};
-use session::Session;
+use session::{Held, Session};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -63,6 +65,8 @@ pub struct KvmOutcome {
 pub struct Host {
     kvm: kvm_ioctls::Kvm,
     slowdown: u32,
+    /// Whether the time-stamp counter can be held still.
+    scaling: Scaling,
     list_period: Duration,
     /// What programs do not get without our help.
     made: Made,
@@ -87,14 +91,17 @@ impl Host {
         let kvm = vm::open()?;
         let slowdown = probe::slowdown(&kvm)?;
         let cpuid = !probe::keeps_cpuid(&kvm)?;
+        let scaling = probe::scaling(&kvm);
         Ok(Host {
             slowdown,
+            scaling,
             list_period: LIST_PERIOD,
             made: Made {
                 calls: !probe::makes_entries(&kvm)?,
                 cpuid,
             },
             wanted: Wanted {
+                counter: scaling != Scaling::Exact,
                 fxsave: !probe::fxsave_is_exact(&kvm)?,
                 cpuid,
             },
@@ -123,13 +130,21 @@ impl Host {
 
     /// The places of RDTSC in a machine's kernel; what people should know of it is told if it is recorded.
     fn replaced(&self, machine: &Machine, recorded: bool) -> Replaced {
-        let Some(find) = &self.find_code else {
+        let Some(find) = self
+            .find_code
+            .as_ref()
+            .filter(|_| self.wanted != Wanted::default())
+        else {
             return Replaced::default();
         };
         let code = find(machine);
         let long = machine.cpu.state.efer & efer::LMA != 0;
         let replaced = Replaced::find(&machine.cpu.memory, self.wanted, &code, long);
-        if let Some(note) = self.note.as_ref().filter(|_| recorded) {
+        if let Some(note) = self
+            .note
+            .as_ref()
+            .filter(|_| recorded && self.wanted.counter)
+        {
             note(&match (code.len(), replaced.counters()) {
                 (0, _) => "KVM: the kernel's functions are not known here, so that RDTSC is not recorded: finding ticks \
                            will fail where it is executed (Linux: record when it runs, --accel-before emulate \
@@ -158,7 +173,16 @@ impl Host {
 
     /// In one line, what this host's KVM is like.
     pub fn line(&self) -> String {
-        let mut line = "KVM: the time-stamp counter is hidden from the guest".to_string();
+        let mut line = format!(
+            "KVM: the time-stamp counter is hidden from the guest; RDTSC is recorded {}",
+            match self.scaling {
+                Scaling::Exact => "everywhere, by a counter that is scaled to stand still",
+                Scaling::Missing =>
+                    "in the kernel's text, by INT3 (this host cannot scale the counter)",
+                Scaling::Unfit =>
+                    "in the kernel's text, by INT3 (scaling the counter was tried, and is not exact here)",
+            }
+        );
         if self.slowdown > 1 {
             line += &format!(
                 "; the host's KVM executes the guest's kernel by software, guest time passes {} times slower",
@@ -211,6 +235,7 @@ pub(super) fn record_phase(
     let Handover { mut machine, live } = guest;
     config.accel = Accel::Kvm;
     config.untimed = true;
+    config.counter = host.scaling == Scaling::Exact;
     let mut writer = Writer::create(path, &config)?;
     let pages = emulated::write_start(&mut writer, &mut machine, STATE_VERSION)?;
     let started = Instant::now();
@@ -286,7 +311,19 @@ fn run_session(
     }
     let replaced = host.replaced(&machine, journal.records());
     let places = replaced.len() as u64;
-    let mut session = Session::new(vm, machine, journal, clock, host.list_period, replaced)?;
+    let held = match host.scaling {
+        Scaling::Exact => Some(Held::new(&mut vm)?),
+        Scaling::Missing | Scaling::Unfit => None,
+    };
+    let mut session = Session::new(
+        vm,
+        machine,
+        journal,
+        clock,
+        host.list_period,
+        replaced,
+        held,
+    )?;
     session.run(progress)?;
     let (mut machine, journal, clock, mut statistics) = session.finish()?;
     statistics.insert("replaced_places".to_string(), places);

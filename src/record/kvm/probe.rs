@@ -1,11 +1,13 @@
 //! What the host's KVM is like, tried in small machines before anything is recorded.
 
 use super::error::KvmError;
+use super::scaled::Scaled;
 use super::vm::{self, Left, Vm};
 use crate::cpu::cpuid::CpuModel;
 use crate::cpu::state::{Segment, State, cr0, cr4, efer, gpr, seg};
 use crate::memory::Memory;
 use crate::tick::NS_PER_TICK;
+use kvm_bindings::KVM_CAP_TSC_CONTROL;
 use std::time::{Duration, Instant};
 
 /// Nanoseconds an instruction above which guest time is slowed down.
@@ -154,4 +156,130 @@ pub fn keeps_cpuid(kvm: &kvm_ioctls::Kvm) -> Result<bool, KvmError> {
     // SAFETY: the machine is dropped before the memory, which nobody else uses.
     let vm = unsafe { Vm::new(kvm, &memory, &model)? };
     vm.keeps_cpuid(&model)
+}
+
+/// Whether the guest's time-stamp counter can be held still by scaling it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scaling {
+    /// The host does not offer it.
+    Missing,
+    /// It does, and it was tried, and did not do what is needed.
+    Unfit,
+    /// Every value that was read was the one that was set.
+    Exact,
+}
+
+/// Reads the counter again and again, and halts as soon as it is not RBX; counts in RCX.
+const READER: [u8; 18] = [
+    0x0f, 0x31, // again: rdtsc
+    0x48, 0xc1, 0xe2, 0x20, // shl rdx, 32
+    0x48, 0x09, 0xd0, // or rax, rdx
+    0x48, 0xff, 0xc1, // inc rcx
+    0x48, 0x39, 0xd8, // cmp rax, rbx
+    0x74, 0xef, // je again
+    0xf4, // hlt: #GP in ring 3, and no table of handlers
+];
+/// What a guest's counter is held at, one after the other.
+const HELD: [u64; 6] = [1, 0xffff_ffff, 1 << 32, 0, u64::MAX, 0x1234_5678_9abc_def0];
+/// Each value is tried so often: somebody else may use the host.
+const TRIES: u32 = 20;
+/// The counter does not stand still for so long.
+const TOO_LONG: Duration = Duration::from_millis(4);
+
+/// Tries whether the counter can be held still.
+pub fn scaling(kvm: &kvm_ioctls::Kvm) -> Scaling {
+    if kvm.check_extension_raw(KVM_CAP_TSC_CONTROL.into()) <= 0 {
+        return Scaling::Missing;
+    }
+    for ring in [0, 3] {
+        match holds_counter(kvm, ring) {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => {
+                log::info!("the scaled time-stamp counter in ring {ring}: {why}");
+                return Scaling::Unfit;
+            }
+            Err(error) => {
+                log::info!("the scaled time-stamp counter in ring {ring}: {error}");
+                return Scaling::Unfit;
+            }
+        }
+    }
+    Scaling::Exact
+}
+
+/// Memory, and a machine that is about to execute [`READER`] in a ring, which must be dropped first.
+fn reader(kvm: &kvm_ioctls::Kvm, ring: u16) -> Result<(Memory, Vm), KvmError> {
+    let (mut memory, state) = long_mode(ring)?;
+    memory.write(CODE, &READER);
+    // SAFETY: both are given to somebody who drops the machine first; nobody else uses the memory.
+    let mut vm = unsafe { Vm::new(kvm, &memory, &vm::common_model(kvm, &CpuModel::native())?)? };
+    vm.load(&state, 0)?;
+    Ok((memory, vm))
+}
+
+/// Whether a guest reads what is set, and whether a change is noticed. The error says what is wrong.
+fn holds_counter(kvm: &kvm_ioctls::Kvm, ring: u16) -> Result<Result<(), String>, KvmError> {
+    let (_memory, mut vm) = reader(kvm, ring)?;
+    let mut scaled = Scaled::new(&mut vm)?;
+    let mut tries = TRIES * HELD.len() as u32;
+    for value in HELD {
+        loop {
+            tries -= 1;
+            if tries == 0 {
+                return Ok(Err("the host is too busy".to_string()));
+            }
+            vm.change_regs(|regs| (regs.rip, regs.rbx, regs.rcx) = (CODE, value, 0))?;
+            let known = scaled.kick_in(&mut vm, value, Duration::from_millis(1))?;
+            let left = vm.enter()?;
+            let held = scaled.is_held(&mut vm)?;
+            let reads = vm.regs()?.rcx;
+            match (left, held) {
+                (Left::Kicked, true) if known && reads > 0 => break,
+                (Left::Kicked, _) => {}
+                (left, held) => {
+                    let still = if held { "still" } else { "not" };
+                    return Ok(Err(format!(
+                        "read {reads} used another value than {value:#x}, where the counter {still} was held: {left:?}"
+                    )));
+                }
+            }
+        }
+    }
+    scaled.kick_in(&mut vm, HELD[0], TOO_LONG)?;
+    vm.change_regs(|regs| (regs.rip, regs.rbx, regs.rcx) = (CODE, HELD[0], 0))?;
+    vm.kick_in(TOO_LONG);
+    let left = vm.enter()?;
+    let noticed = left != Left::Kicked && !scaled.is_held(&mut vm)?;
+    Ok(match noticed {
+        true => Ok(()),
+        false => Err(format!("a change was not noticed: {left:?}")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reader_reads_until_the_counter_changes() {
+        let kvm = match vm::open() {
+            Ok(kvm) => kvm,
+            Err(error) => {
+                eprintln!("SKIPPED: the_reader_reads_until_the_counter_changes: {error}");
+                return;
+            }
+        };
+        for (ring, end) in [(0, Left::Halt), (3, Left::Shutdown)] {
+            let (_memory, mut vm) = reader(&kvm, ring).unwrap();
+            // Not what it is: nothing scales it here.
+            vm.change_regs(|regs| (regs.rbx, regs.rcx) = (7, 0))
+                .unwrap();
+            vm.kick_in(Duration::from_secs(1));
+            assert_eq!(vm.enter().unwrap(), end, "ring {ring}");
+        }
+        assert_eq!(
+            scaling(&kvm) == Scaling::Missing,
+            kvm.check_extension_raw(KVM_CAP_TSC_CONTROL.into()) <= 0
+        );
+    }
 }

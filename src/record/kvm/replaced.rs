@@ -1,6 +1,7 @@
 //! Instructions of the guest kernel's text in whose places INT3 stands, so that the engine executes them.
 //!
-//! RDTSC and RDTSCP, which a stock KVM cannot trap: the world's counter answers, which is an event. Where the host's
+//! RDTSC and RDTSCP, which a stock KVM cannot trap, unless the counter is held (`scaled.rs`): the world's counter
+//! answers, which is an event. Where the host's
 //! KVM executes ring 0 by software, also FXSAVE, if it writes more than processors do, and CPUID, if it shows features
 //! that it was told to hide.
 //!
@@ -23,9 +24,11 @@ pub struct Replaced {
     counters: usize,
 }
 
-/// What is replaced beside reads of the time-stamp counter.
+/// What is replaced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
+    /// RDTSC and RDTSCP.
+    pub counter: bool,
     /// FXSAVE.
     pub fxsave: bool,
     /// CPUID.
@@ -35,7 +38,7 @@ pub struct Wanted {
 impl Wanted {
     fn has(self, mnemonic: Mnemonic) -> bool {
         match mnemonic {
-            Mnemonic::Rdtsc | Mnemonic::Rdtscp => true,
+            Mnemonic::Rdtsc | Mnemonic::Rdtscp => self.counter,
             Mnemonic::Fxsave | Mnemonic::Fxsave64 => self.fxsave,
             Mnemonic::Cpuid => self.cpuid,
             _ => false,
@@ -154,15 +157,21 @@ mod tests {
             let found = Replaced::find(&memory, wanted, &[function], long);
             found.places.keys().copied().collect()
         };
+        let counter = Wanted {
+            counter: true,
+            ..Wanted::default()
+        };
         for long in [true, false] {
-            assert_eq!(places(Wanted::default(), long), [0x5fff, 0x6001]);
+            assert_eq!(places(Wanted::default(), long), [0; 0]);
+            assert_eq!(places(counter, long), [0x5fff, 0x6001]);
             let all = Wanted {
+                counter: true,
                 fxsave: true,
                 cpuid: true,
             };
             assert_eq!(places(all, long), [0x5fff, 0x6001, 0x6004, 0x6009]);
         }
-        let replaced = Replaced::find(&memory, Wanted::default(), &[function], true);
+        let replaced = Replaced::find(&memory, counter, &[function], true);
         replaced.put_all(&mut memory);
         let page = |memory: &Memory, gpa: u64| *memory.page(memory.page_index(gpa).unwrap());
         let there = page(&memory, 0x6000);

@@ -1,5 +1,6 @@
 //! A run under KVM: enters the guest, answers what it asks, delivers what waits, and writes all of it down.
 
+mod counter;
 mod execute;
 mod settle;
 
@@ -18,6 +19,8 @@ use crate::tick::{GuestNs, Tick};
 use crate::trace::{EndReason, PageHash, PageList, Stand, What};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
+
+pub use counter::Held;
 
 /// Where nothing happens by itself, the guest is stopped for them this often.
 const QUIET_LIST_PERIOD: Duration = Duration::from_millis(200);
@@ -38,6 +41,8 @@ pub struct Session {
     clock: HostClock,
     /// The processor stands right behind the instruction of the last access.
     at_access: bool,
+    /// The processor stands at an access, or where it was placed: the recording knows where that is.
+    position_known: bool,
     halted: bool,
     /// The processor has shut down: it has no state worth comparing.
     shut_down: bool,
@@ -53,6 +58,8 @@ pub struct Session {
     began: Instant,
     counts: BTreeMap<&'static str, u64>,
     replaced: Replaced,
+    /// The time-stamp counter, where it is held.
+    held: Option<Held>,
     /// All pages that were ever listed.
     written: BTreeSet<u32>,
 }
@@ -66,6 +73,7 @@ impl Session {
         clock: HostClock,
         list_period: Duration,
         replaced: Replaced,
+        held: Option<Held>,
     ) -> Result<Session, KvmError> {
         if replaced.len() > 0 {
             vm.trap_int3()?;
@@ -81,12 +89,17 @@ impl Session {
         }
         let halted = machine.cpu.state.activity == activity::HALTED;
         let now = Instant::now();
+        let list_period = match held {
+            Some(_) => list_period.min(counter::LIST_PERIOD_MAX),
+            None => list_period,
+        };
         Ok(Session {
             vm,
             machine,
             journal,
             clock,
             at_access: true,
+            position_known: true,
             halted,
             shut_down: false,
             placed: now,
@@ -98,6 +111,7 @@ impl Session {
             began: now,
             counts: BTreeMap::new(),
             replaced,
+            held,
             written: BTreeSet::new(),
         })
     }
@@ -109,6 +123,7 @@ impl Session {
     /// Runs until the live world says that it is over.
     pub fn run(&mut self, progress: &mut dyn FnMut(GuestNs, u64)) -> Result<(), KvmError> {
         let mut dma = Vec::new();
+        self.move_counter(self.clock.now());
         if self.journal.records() && self.vm.is_at_moment(self.machine.cpu.linear_rip()) {
             // What began at this instruction does not end there at once.
             self.at_access = false;
@@ -194,6 +209,7 @@ impl Session {
         self.count(what);
         self.halted = false;
         self.at_access = false;
+        self.position_known = true;
         self.placed = Instant::now();
     }
 
@@ -205,6 +221,7 @@ impl Session {
         }
         let stand = self.stand()?;
         self.journal.stand(stand);
+        self.position_known = true;
         // A state of registers may come many times in a loop; with RAM it does not. Whoever asked for few lists has
         // the tries instead.
         if self.lists_rarely() && self.listed.elapsed() < self.list_period {
@@ -316,16 +333,24 @@ impl Session {
         self.vm.want_window(waits);
         let stop = self.journal.live.next_stop(now);
         let longest = if waits { WAITING_SLICE } else { SLICE };
-        self.vm
-            .kick_in(self.clock.host_time(stop - now).min(longest));
-        self.at_access = false;
-        let entered = Instant::now();
-        let left = self.vm.enter()?;
-        self.in_guest += entered.elapsed();
+        self.move_counter(now);
+        let left = self.run_guest(self.clock.host_time(stop - now).min(longest))?;
         if left != Left::Breakpoint {
             self.vm.follow_handlers(&self.machine.cpu.memory)?;
         }
         self.handle(left)
+    }
+
+    /// Runs the guest until it leaves, or for so long at most.
+    fn run_guest(&mut self, longest: Duration) -> Result<Left, KvmError> {
+        self.kick_in(longest)?;
+        self.at_access = false;
+        self.position_known = false;
+        let entered = Instant::now();
+        let left = self.vm.enter()?;
+        self.in_guest += entered.elapsed();
+        self.check_counter()?;
+        Ok(left)
     }
 
     /// Does what the guest left for.
@@ -356,6 +381,7 @@ impl Session {
         let hash = compare::general_hash(&convert::general(&regs), regs.rip, regs.rflags);
         self.journal.check(hash);
         self.at_access = true;
+        self.position_known = true;
         self.placed = Instant::now();
         if self.listed.elapsed() >= self.list_period && self.vm.is_settled()? {
             self.list()?;
@@ -449,9 +475,8 @@ impl Session {
             }
             Left::Kicked => {
                 self.count("kicks");
-                if self.listed.elapsed() >= QUIET_LIST_PERIOD.max(self.list_period)
-                    && self.vm.is_settled()?
-                {
+                let due = self.listed.elapsed() >= QUIET_LIST_PERIOD.max(self.list_period);
+                if (due || self.counter_is_due()) && self.vm.is_settled()? {
                     self.leave_finished_repeat(false)?;
                     self.place()?;
                     self.placed = Instant::now();
@@ -488,9 +513,7 @@ impl Session {
     fn come_to_rest(&mut self) -> Result<(), KvmError> {
         while !self.shut_down && !self.vm.is_settled()? {
             self.vm.want_window(false);
-            self.vm.kick_in(Duration::from_micros(50));
-            self.at_access = false;
-            let left = self.vm.enter()?;
+            let left = self.run_guest(Duration::from_micros(50))?;
             self.handle(left)?;
         }
         if !self.shut_down && !self.at_access {

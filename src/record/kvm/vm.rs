@@ -10,7 +10,7 @@ use super::ioctl;
 use super::kick::Kicker;
 use crate::cpu::cpuid::{CpuModel, Leaf};
 use crate::cpu::debug::dr7;
-use crate::cpu::msr::index::LSTAR;
+use crate::cpu::msr::index::{LSTAR, TSC};
 use crate::cpu::state::State;
 use crate::memory::{HIGH_RAM, Memory, PAGE_BYTES, PCI_HOLE};
 use kvm_bindings::*;
@@ -662,6 +662,41 @@ impl Vm {
             }
         }
         Ok(pages)
+    }
+
+    /// Lets the guest's time-stamp counter run at so many kHz, which is slower than the host's. Refused where the
+    /// host's KVM cannot scale it, or not set it exactly.
+    pub fn scale_tsc(&mut self, khz: u32) -> Result<(), KvmError> {
+        if !ioctl::has_tsc_offset(&self.vcpu) {
+            return Err(KvmError::Lacks("KVM_VCPU_TSC_OFFSET"));
+        }
+        let set = self.vcpu.set_tsc_khz(khz);
+        set.map_err(call("cannot scale the time-stamp counter"))
+    }
+
+    /// The time-stamp counter as the guest would read it now.
+    pub fn tsc(&mut self) -> Result<u64, KvmError> {
+        let entry = kvm_msr_entry {
+            index: TSC,
+            ..kvm_msr_entry::default()
+        };
+        let mut msrs =
+            Msrs::from_entries(&[entry]).map_err(|_| KvmError::Lacks("room for MSRs"))?;
+        let read = self.vcpu.get_msrs(&mut msrs);
+        match read.map_err(call("cannot read the time-stamp counter"))? {
+            1 => Ok(msrs.as_slice()[0].data),
+            _ => Err(KvmError::Lacks("a time-stamp counter")),
+        }
+    }
+
+    /// Adds to it (wrapping), exactly.
+    pub fn shift_tsc(&mut self, by: u64) -> Result<(), KvmError> {
+        let offset = ioctl::tsc_offset(&self.vcpu);
+        let set = offset.and_then(|o| ioctl::set_tsc_offset(&self.vcpu, o.wrapping_add(by)));
+        set.map_err(|source| KvmError::Call {
+            what: "cannot set the time-stamp counter",
+            source,
+        })
     }
 
     /// Changes general registers, RIP and RFLAGS.

@@ -11,6 +11,8 @@
 //! it is ever asked again.
 
 mod base;
+#[cfg(test)]
+mod counter_tests;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -221,6 +223,7 @@ impl Resolver {
         machine.restore(0, state.version, &state.bytes)?;
         let mut timed = config.clone();
         timed.untimed = false;
+        timed.counter = false;
         let mut writer = Writer::create(path, &timed)?;
         let memory = &machine.cpu.memory;
         let numbers: Vec<u64> = (0..memory.pages())
@@ -443,6 +446,7 @@ impl Resolver {
                 self.prove(bytes)?;
                 return Ok(true);
             }
+            What::Counter { value } => self.world.set_counter(*value),
             What::Stand(_) => {}
             note @ What::ConsoleInput { .. } => self.world.push(now, note.clone()),
             other => self

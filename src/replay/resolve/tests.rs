@@ -22,10 +22,10 @@ const HANDLER: u64 = 0x6200;
 const VECTOR: u8 = 32;
 
 /// A directory that goes away with the test.
-struct Scratch(PathBuf);
+pub(super) struct Scratch(pub(super) PathBuf);
 
 impl Scratch {
-    fn new(name: &str) -> Scratch {
+    pub(super) fn new(name: &str) -> Scratch {
         let path =
             std::env::temp_dir().join(format!("retrovisor-resolve-{}-{name}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
@@ -39,8 +39,7 @@ impl Drop for Scratch {
     }
 }
 
-fn config() -> MachineConfig {
-    let leaves = CpuModel::native().leaves;
+pub(super) fn config(model: &CpuModel) -> MachineConfig {
     let leaf = |leaf: &crate::cpu::cpuid::Leaf| CpuidLeaf {
         leaf: leaf.leaf,
         subleaf: leaf.subleaf,
@@ -54,7 +53,7 @@ fn config() -> MachineConfig {
         cpus: 1,
         cpu_vendor: String::new(),
         cpu_model: String::new(),
-        cpuid: leaves.iter().map(leaf).collect(),
+        cpuid: model.leaves.iter().map(leaf).collect(),
         rtc_epoch_s: 0,
         kernel: String::new(),
         initrd: None,
@@ -67,6 +66,7 @@ fn config() -> MachineConfig {
         digest_distance_ticks: 1 << 16,
         ns_per_tick: NS_PER_TICK,
         untimed: true,
+        counter: false,
         start: None,
     }
 }
@@ -88,8 +88,8 @@ type Forge = fn(&mut Stand, &mut PageList);
 
 const HONEST: Forge = |_, _| {};
 
-fn start(path: &Path, machine: &mut Machine) -> Writer {
-    let mut writer = Writer::create(path, &config()).unwrap();
+pub(super) fn start(path: &Path, machine: &mut Machine, config: &MachineConfig) -> Writer {
+    let mut writer = Writer::create(path, config).unwrap();
     let memory = &machine.cpu.memory;
     let numbers = 0..memory.pages() as u64;
     writer
@@ -102,9 +102,9 @@ fn start(path: &Path, machine: &mut Machine) -> Writer {
     writer
 }
 
-fn finish(mut writer: Writer) {
+pub(super) fn finish(mut writer: Writer, tick: Tick) {
     let end = End {
-        tick: 0,
+        tick,
         reason: EndReason::PowerOff,
         guest_ns: None,
         wall_ms: 0,
@@ -132,10 +132,11 @@ fn record(scratch: &Scratch, program: &Program) -> (Arc<Recording>, u128) {
 
     let path = scratch.0.join("untimed.rvr");
     // Without events: it lends its world.
-    finish(start(&path, &mut machine));
+    let config = config(&CpuModel::native());
+    finish(start(&path, &mut machine, &config), 0);
     let mut world = JournalWorld::new(&Arc::new(Recording::open(&path).unwrap()));
     world.set_target(u64::MAX);
-    let mut writer = start(&path, &mut machine);
+    let mut writer = start(&path, &mut machine, &config);
     let mut push = |what: What| {
         writer
             .push(&Event {
@@ -193,7 +194,7 @@ fn record(scratch: &Scratch, program: &Program) -> (Arc<Recording>, u128) {
             assert!(!world.is_armed(), "no interrupt at tick {tick}");
         }
     }
-    finish(writer);
+    finish(writer, 0);
     (
         Arc::new(Recording::open(&path).unwrap()),
         machine.hash_ram(),

@@ -12,6 +12,10 @@ use std::sync::Arc;
 /// Where the local APIC's task priority register is after reset.
 const LAPIC_TASK_PRIORITY: u64 = devices::map::LAPIC_BASE + 0x80;
 
+/// Where RDTSC is no access nothing else bounds how many events a guest makes. The recorder looks at RAM every fiftieth
+/// of a second at least, in which a processor executes no more RDTSCs than this.
+const TIMED_MAX: usize = 1 << 23;
+
 /// A difference, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch {
@@ -28,6 +32,7 @@ pub struct Position {
     accesses: u64,
     outputs: OutputHash,
     task_priority: u8,
+    counter: Option<u64>,
 }
 
 /// Answers from an untimed recording, and events with ticks for what was answered.
@@ -40,11 +45,15 @@ pub struct JournalWorld {
     armed: Option<Interrupt>,
     outputs: OutputHash,
     task_priority: u8,
+    /// What the time-stamp counter reads, if the recorder has set it.
+    counter: Option<u64>,
     /// The tick at which HLT was counted as an access.
     halted_at: Option<Tick>,
     mismatch: Option<Mismatch>,
     /// What was met, with ticks.
     timed: Vec<Event>,
+    /// There may be so many of them for RDTSC to add one.
+    timed_max: usize,
 }
 
 impl JournalWorld {
@@ -61,9 +70,11 @@ impl JournalWorld {
                 .start
                 .as_ref()
                 .map_or(0, |start| start.task_priority),
+            counter: None,
             halted_at: None,
             mismatch: None,
             timed: Vec::new(),
+            timed_max: TIMED_MAX,
         }
     }
 
@@ -74,6 +85,7 @@ impl JournalWorld {
             accesses: self.accesses,
             outputs: self.outputs,
             task_priority: self.task_priority,
+            counter: self.counter,
         }
     }
 
@@ -88,6 +100,7 @@ impl JournalWorld {
         self.accesses = position.accesses;
         self.outputs = position.outputs;
         self.task_priority = position.task_priority;
+        self.counter = position.counter;
         self.armed = None;
         self.halted_at = None;
         self.mismatch = None;
@@ -112,6 +125,17 @@ impl JournalWorld {
     /// How many accesses there may be.
     pub fn set_target(&mut self, accesses: u64) {
         self.target = accesses;
+    }
+
+    /// From here on the time-stamp counter reads this.
+    pub fn set_counter(&mut self, value: u64) {
+        self.counter = Some(value);
+    }
+
+    /// Between two looks at RAM there are no more than so many events.
+    #[cfg(test)]
+    pub fn set_timed_max(&mut self, events: usize) {
+        self.timed_max = events;
     }
 
     /// Lets an interrupt arrive at the tick where the machine is.
@@ -278,6 +302,15 @@ impl World for JournalWorld {
     }
 
     fn tsc(&mut self, now: Tick, _cpu: usize) -> u64 {
+        if let Some(value) = self.counter {
+            if self.timed.len() < self.timed_max {
+                self.push(now, What::Tsc { value });
+            } else {
+                let recorded = "a look at RAM within so many events".to_string();
+                self.fail(recorded, format!("{} events without one", self.timed_max));
+            }
+            return value;
+        }
         let asked =
             || "a read of the time-stamp counter, which the recorder did not see".to_string();
         self.answer(now, asked, |what| match *what {

@@ -34,6 +34,7 @@ impl Session {
         }
         // RCX and R11 before are lost: the state behind it is what it can be known by.
         let now = self.clock.now();
+        self.position_known = false;
         self.machine.cpu.set_tick(now);
         self.machine.run(&mut self.journal, now + 1, true);
         self.clobbered(&undone.written);
@@ -53,6 +54,7 @@ impl Session {
             self.journal.written(gpa, &bytes);
         }
         self.at_access = false;
+        self.position_known = true;
         self.placed = Instant::now();
     }
 
@@ -82,6 +84,7 @@ impl Session {
         let now = self.clock.now();
         let before = self.journal.accesses();
         self.at_access = false;
+        self.position_known = false;
         self.machine.cpu.set_tick(now);
         self.machine.run(&mut self.journal, now + 1, true);
         match self.machine.cpu.state.activity {
