@@ -206,6 +206,12 @@ fn describe(file: &Path, recording: &Recording, statistics: &Statistics) -> Stri
             let name: String = name.chars().filter(|c| !c.is_control()).collect();
             let _ = writeln!(text, "  {name:<24} {:>13}", thousands(*count));
         }
+        let of = |name: &str| end.statistics.get(name).copied().unwrap_or(0);
+        let (inside, outside) = (of("microseconds_in_guest"), of("microseconds_outside"));
+        if inside > 0 {
+            let percent = outside as f64 * 100.0 / inside as f64;
+            let _ = writeln!(text, "  {:<24} {percent:>11.1} %", "outside / in guest");
+        }
         text += "events by kind\n";
     }
     for (kind, count) in &statistics.events {
