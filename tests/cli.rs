@@ -522,7 +522,7 @@ fn a_full_disk_ends_a_recording_and_loses_nothing() {
     command
         .args(["--memory", "32M", "--console", "none"])
         .stdout(Stdio::null());
-    limit_file_size(&mut command, 200_000);
+    support::limit_file_size(&mut command, 200_000);
     let output = finish(command.stderr(Stdio::piped()).spawn().unwrap());
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -533,25 +533,6 @@ fn a_full_disk_ends_a_recording_and_loses_nothing() {
     let (report, status) = json(&["verify", &file.display().to_string(), "--json"]);
     assert_eq!((status, &report["diverged_at"]), (Some(0), &Value::Null));
     fs::remove_dir_all(&directory).unwrap();
-}
-
-/// Makes writing beyond a length fail, as on a full disk (EFBIG instead of ENOSPC).
-fn limit_file_size(command: &mut Command, bytes: u64) {
-    use std::os::unix::process::CommandExt;
-    // SAFETY: between fork and exec only these two system calls are made.
-    unsafe {
-        command.pre_exec(move || {
-            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-            let limit = libc::rlimit {
-                rlim_cur: bytes,
-                rlim_max: bytes,
-            };
-            match libc::setrlimit(libc::RLIMIT_FSIZE, &limit) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            }
-        });
-    }
 }
 
 /// A server for a recording; its standard output; the address.

@@ -330,25 +330,6 @@ fn signals_end_a_recording_under_kvm_too() {
     fs::remove_dir_all(&directory).unwrap();
 }
 
-/// Makes writing beyond a length fail, as on a full disk (EFBIG instead of ENOSPC).
-fn limit_file_size(command: &mut Command, bytes: u64) {
-    use std::os::unix::process::CommandExt;
-    // SAFETY: between fork and exec only these two system calls are made.
-    unsafe {
-        command.pre_exec(move || {
-            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-            let limit = libc::rlimit {
-                rlim_cur: bytes,
-                rlim_max: bytes,
-            };
-            match libc::setrlimit(libc::RLIMIT_FSIZE, &limit) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            }
-        });
-    }
-}
-
 #[test]
 fn a_full_disk_ends_a_recording_under_kvm_and_loses_nothing() {
     if !has_kvm("a_full_disk_ends_a_recording_under_kvm_and_loses_nothing") {
@@ -358,7 +339,7 @@ fn a_full_disk_ends_a_recording_under_kvm_and_loses_nothing() {
     let file = directory.join("full.rvr");
     let mut command = recorder(&file, "echo");
     command.args(["--console", "none"]);
-    limit_file_size(&mut command, 50_000);
+    support::limit_file_size(&mut command, 50_000);
     let output = finish(command.spawn().unwrap());
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");

@@ -10,6 +10,8 @@ use object::{Object, ObjectSymbol, SymbolKind};
 
 /// Longer functions are not believed.
 const FUNCTION_MAX: u64 = 1 << 16;
+/// All functions together: the table is the guest's, and disassembling takes time.
+const TEXT_MAX: u64 = 128 << 20;
 
 /// The functions of a Linux kernel that runs in the machine, or of the ELF file `kernel` as it is loaded; by address.
 pub fn functions(machine: &Machine, kernel: &[u8]) -> Vec<Code> {
@@ -49,10 +51,16 @@ fn of_linux(guest: &dyn Guest, kernel: &Kernel) -> Vec<Code> {
         })
     };
     let ends = starts.iter().skip(1).copied().chain([end]);
+    let mut room = TEXT_MAX;
     starts
         .iter()
         .zip(ends)
         .filter_map(|(&start, end)| place(start, end))
+        .take_while(|code| {
+            let fits = code.bytes <= room;
+            room = room.saturating_sub(code.bytes);
+            fits
+        })
         .collect()
 }
 
@@ -73,8 +81,9 @@ fn of_file(machine: &Machine, kernel: &[u8]) -> Vec<Code> {
         let next = starts.get(n + 1).map_or(u64::MAX, |next| next.0);
         let bytes = (next - address).min(FUNCTION_MAX);
         let bytes = if size > 0 { size.min(bytes) } else { bytes };
-        let in_ram = machine.cpu.memory.page_index(address).is_some();
-        if in_ram && machine.cpu.memory.bytes() - address >= bytes {
+        let last = address.saturating_add(bytes - 1);
+        let in_ram = |at| machine.cpu.memory.page_index(at).is_some();
+        if in_ram(address) && in_ram(last) {
             found.push(Code {
                 address,
                 gpa: address,

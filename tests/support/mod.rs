@@ -222,3 +222,22 @@ pub fn symbol(elf: &[u8], name: &str) -> u64 {
         .unwrap_or_else(|| panic!("there is no symbol {name}"))
         .address()
 }
+
+/// Makes writing beyond a length fail, as on a full disk (EFBIG instead of ENOSPC).
+pub fn limit_file_size(command: &mut Command, bytes: u64) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec only these two system calls are made.
+    unsafe {
+        command.pre_exec(move || {
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+            let limit = libc::rlimit {
+                rlim_cur: bytes,
+                rlim_max: bytes,
+            };
+            match libc::setrlimit(libc::RLIMIT_FSIZE, &limit) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
+    }
+}

@@ -14,7 +14,7 @@
 use crate::cpu::flags::bits;
 use crate::cpu::mmu::walk::{error, walk};
 use crate::cpu::state::{Segment, State, efer, gpr, seg};
-use crate::memory::Memory;
+use crate::memory::{Memory, PAGE_BYTES};
 
 /// The LSTAR that the processor gets: in the part of the upper half that Linux leaves to hypervisors.
 pub const NOWHERE: u64 = 0xffff_8000_0000_0f00;
@@ -78,13 +78,16 @@ pub enum Instruction {
 /// Reads eight bytes at a linear address.
 fn read(state: &State, memory: &Memory, address: u64) -> Option<u64> {
     let mut bytes = [0; 8];
-    for (n, byte) in bytes.iter_mut().enumerate() {
-        let at = walk(state, memory, address.wrapping_add(n as u64)).ok()?;
-        let mut one = [0];
-        if memory.read(at.physical, &mut one) == 0 {
+    let mut done = 0;
+    while done < bytes.len() {
+        let at = address.wrapping_add(done as u64);
+        let room = PAGE_BYTES - (at as usize & (PAGE_BYTES - 1));
+        let part = &mut bytes[done..(done + room).min(8)];
+        let physical = walk(state, memory, at).ok()?.physical;
+        if memory.read(physical, part) < part.len() {
             return None;
         }
-        *byte = one[0];
+        done += part.len();
     }
     Some(u64::from_le_bytes(bytes))
 }
@@ -150,8 +153,7 @@ impl Entries {
             return None;
         }
         let frame = frame(state, memory, 6)?;
-        let fetch = u64::from(error::I | error::U);
-        let by_a_program = frame[0].1 & u64::from(error::U) != 0 || frame[0].1 & fetch == fetch;
+        let by_a_program = frame[0].1 & u64::from(error::U) != 0;
         if frame[1].1 != NOWHERE || !by_a_program {
             return None;
         }

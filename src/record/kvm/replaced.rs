@@ -1,9 +1,8 @@
 //! Instructions of the guest kernel's text in whose places INT3 stands, so that the engine executes them.
 //!
 //! RDTSC and RDTSCP, which a stock KVM cannot trap, unless the counter is held (`scaled.rs`): the world's counter
-//! answers, which is an event. Where the host's
-//! KVM executes ring 0 by software, also FXSAVE, if it writes more than processors do, and CPUID, if it shows features
-//! that it was told to hide.
+//! answers, which is an event. Where the host's KVM executes ring 0 by software, also FXSAVE, if it writes more than
+//! processors do, and CPUID, if it shows features that it was told to hide.
 //!
 //! They are found by disassembling functions that somebody has named, not by a search for bytes. RAM is hashed,
 //! recorded and given back as if nothing had been replaced. RDTSC at a place that nobody named reads the host's
